@@ -1,0 +1,153 @@
+"""The training loop shared by policies, world models and steerers: resumable to the bit.
+
+Every random draw of step i comes from a generator seeded with (seed, i), so where to resume is the
+learner's tensors and one integer.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from robopolicy.checkpoint import load_tensors, save_tensors
+from robopolicy.errors import BadInput, Interrupted, RoboPolicyError
+from robopolicy.progress import Progress
+from robopolicy.seeding import torch_seed
+
+
+class Learner(Protocol):
+    """Something `fit` can train."""
+
+    def step(self, index: int, generator: torch.Generator) -> dict[str, float]:
+        """One update. All randomness comes from `generator`. Returns metrics; "loss" is checked."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything `step` changes: weights, optimiser, EMA with its counter, replay, ..."""
+        ...
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None: ...
+
+
+def fit(
+    learner: Learner,
+    steps: int,
+    seed: int,
+    label: str,
+    progress_file: Path | None = None,
+    config: dict | None = None,
+    save_every_s: float = 30.0,
+    clock: Callable[[], float] = time.monotonic,
+    on_step: Callable[[int, dict[str, float]], None] | None = None,
+) -> list[dict[str, float]]:
+    """Runs `steps` updates, resuming from `progress_file` if it exists.
+
+    Args:
+        learner: what to train.
+        steps: total number of updates.
+        seed: of every random draw.
+        label: what the progress bar says.
+        progress_file: where to save progress; none = not resumable.
+        config: must equal the config that the progress was made with.
+        save_every_s: seconds between saves.
+        clock: monotonic seconds; decides only when to save.
+        on_step: called after each step with its index and metrics.
+
+    Returns:
+        A metrics row every 1% of the steps (not part of the resumed state).
+
+    Raises:
+        Interrupted: on Ctrl-C, after saving.
+        RoboPolicyError: if the loss is not finite; the step's weights are not saved.
+    """
+    start = 0
+    if progress_file and progress_file.is_file():
+        tensors, meta = load_tensors(progress_file)
+        if meta.get("config") != _plain(config) or meta.get("steps") != steps or meta.get("seed") != seed:
+            raise BadInput(str(progress_file), "progress of the same configuration", "another configuration")
+        learner.load_state(tensors)
+        start = int(meta["next"])
+
+    def save(next_step: int) -> None:
+        if progress_file:
+            meta = {"config": _plain(config), "steps": steps, "seed": seed, "next": next_step}
+            save_tensors(progress_file, learner.state(), meta)
+
+    generator = torch.Generator()
+    rows: list[dict[str, float]] = []
+    every, saved_at = max(1, steps // 100), clock()
+    with Progress(label, steps, start) as bar, _interruptible() as interrupted:
+        for i in range(start, steps):
+            generator.manual_seed(torch_seed(seed, "step", i))
+            metrics = learner.step(i, generator)
+            if not math.isfinite(metrics["loss"]):
+                raise RoboPolicyError(f"{label}: loss is {metrics['loss']} at step {i}; last progress kept")
+            if i % every == 0 or i == steps - 1:
+                rows.append({"step": i, **metrics})
+            if on_step:
+                on_step(i, metrics)
+            bar.advance()
+            if interrupted():
+                save(i + 1)
+                raise Interrupted(f"{label}: stopped after step {i + 1} of {steps}; run again to resume")
+            if clock() - saved_at > save_every_s:
+                save(i + 1)
+                saved_at = clock()
+    return rows
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Turns the first Ctrl-C into a flag, so that a step is finished before stopping."""
+    hit = False
+
+    def handler(*_: object) -> None:
+        nonlocal hit
+        hit = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    try:
+        before = signal.signal(signal.SIGINT, handler)
+    except ValueError:  # not in the main thread: Ctrl-C is someone else's business
+        yield lambda: False
+        return
+    try:
+        yield lambda: hit
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _plain(config: dict | None) -> dict:
+    import json
+
+    return json.loads(json.dumps(config or {}))
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
+    """An optimiser's per-parameter state as flat named tensors."""
+    return {
+        f"{prefix}.{i}.{k}": v if isinstance(v, Tensor) else torch.tensor(v)
+        for i, p in enumerate(_parameters(optimizer))
+        for k, v in optimizer.state.get(p, {}).items()
+    }
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, prefix: str, tensors: dict[str, Tensor]) -> None:
+    """Restores what `optimizer_state` saved."""
+    parameters = _parameters(optimizer)
+    for key, value in tensors.items():
+        if key.startswith(prefix + "."):
+            i, name = key[len(prefix) + 1 :].split(".", 1)
+            optimizer.state[parameters[int(i)]][name] = value.clone()
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]

@@ -1,0 +1,121 @@
+"""robosuite's Lift (Panda arm) as a gymnasium environment with exactly reproducible episodes."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from robopolicy.seeding import stream
+from robopolicy.spec import Spec
+
+# The cube starts anywhere in this square (metres, table centre) and at any small yaw (radians).
+_PLACE = 0.10
+_YAW = 0.3
+_TABLE_Z = 0.8
+
+
+class LiftEnv(gymnasium.Env):
+    """Lift a cube by 4 cm. Observation (D,) and action (A,) are physical; see `sim.tasks.LIFT`.
+
+    The same seed gives the same episode whatever ran before: everything that survives robosuite's
+    soft reset (controller goals, the gripper's integrated command, MuJoCo's warm start) is cleared.
+
+    Args:
+        spec: the task's Spec.
+        camera: side of a square RGB image returned by `render`, in pixels; 0 means no rendering.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
+
+    def __init__(self, spec: Spec, camera: int = 0):
+        import robosuite
+        from robosuite.utils.log_utils import ROBOSUITE_DEFAULT_LOGGER
+
+        ROBOSUITE_DEFAULT_LOGGER.setLevel(logging.ERROR)
+        self.spec = spec
+        self.observation_space = gymnasium.spaces.Box(*spec.state_range)
+        self.action_space = gymnasium.spaces.Box(*spec.action_range)
+        self.render_mode = "rgb_array" if camera else None
+        # robosuite draws the cube's size from numpy's global stream while it builds the model:
+        # every process must build the same one. The stream is given back untouched.
+        before = np.random.get_state()
+        np.random.seed(0)
+        try:
+            self._env = robosuite.make(
+                "Lift",
+                robots="Panda",
+                has_renderer=False,
+                has_offscreen_renderer=False,
+                use_camera_obs=False,
+                initialization_noise=None,
+                control_freq=int(spec.fps),
+                ignore_done=True,
+                hard_reset=False,
+            )
+        finally:
+            np.random.set_state(before)
+        self._scale = np.append(np.full(3, 1 / spec.action_range[1, 0]), 1.0)
+        self._camera = camera
+        self._renderer: Any = None
+        self._steps = 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Starts an episode; the cube's pose is a function of `seed` alone."""
+        super().reset(seed=seed)
+        env = self._env
+        rng = stream(seed, "lift") if seed is not None else self.np_random
+        env.reset()
+        robot = env.robots[0]
+        robot.gripper["right"].current_action = np.zeros(2)
+        xy, yaw = rng.uniform(-_PLACE, _PLACE, 2), rng.uniform(-_YAW, _YAW)
+        cube = [*xy, _TABLE_Z + 0.0208, np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]
+        env.sim.data.set_joint_qpos(env.cube.joints[0], np.array(cube))
+        env.sim.data.qvel[:] = 0
+        env.sim.data.qacc_warmstart[:] = 0
+        env.sim.forward()
+        robot.composite_controller.update_state()
+        robot.composite_controller.reset()
+        self._steps = 0
+        return self._state(), {"is_success": False}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Applies one action (A,); reward is 1 on success, which ends the episode."""
+        dx, dy, dz, grip = self.spec.check_action(action) * self._scale
+        self._env.step(np.array([dx, dy, dz, 0, 0, 0, grip]))
+        self._steps += 1
+        success = bool(self._env._check_success())
+        truncated = not success and self._steps >= self.spec.horizon
+        return self._state(), float(success), success, truncated, {"is_success": success}
+
+    def _state(self) -> np.ndarray:
+        env = self._env
+        robot, data = env.robots[0], env.sim.data
+        cube = env.cube_body_id
+        state = np.concatenate(
+            [
+                data.site_xpos[robot.eef_site_id["right"]],
+                data.qpos[robot._ref_gripper_joint_pos_indexes["right"]],
+                robot.gripper["right"].current_action[-1:],
+                data.body_xpos[cube],
+                data.body_xmat[cube].reshape(3, 3)[:, :2].T.ravel(),
+            ]
+        )
+        return self.spec.check_obs(state)
+
+    def render(self) -> np.ndarray:
+        """(camera, camera, 3) uint8 picture of the scene."""
+        if self._renderer is None:
+            from sim.rendering import Renderer
+
+            self._renderer = Renderer(self._env.sim.model._model, self._camera)
+        return self._renderer(self._env.sim.data._data)
+
+    def close(self) -> None:
+        if self._renderer is not None:
+            self._renderer.close()
+        self._env.close()
