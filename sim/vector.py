@@ -1,0 +1,115 @@
+"""Real simulators as gymnasium vector environments whose action is a chunk, one process each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+
+from robopolicy.spec import Spec
+from sim.tasks import find_task
+
+# Steps that compile robosuite's numba code and fill caches, so that timings are of warm processes.
+_WARM_UP_STEPS = 3
+
+
+class ChunkWrapper(gymnasium.Env):
+    """Executes a whole action chunk per `step` and never acts after the episode has ended.
+
+    Observation (T, D): the last T states, the first one repeated at the start of an episode.
+    Action (K, A). See `robopolicy.protocols.ChunkEnv` for `info`. The simulator is built at the first
+    reset, so that a process that only asks for the spaces never loads it.
+    """
+
+    def __init__(self, make: Callable[[], gymnasium.Env], spec: Spec, chunk: int):
+        self._make, self.spec, self.chunk = make, spec, chunk
+        self._env: gymnasium.Env | None = None
+        low, high = spec.state_range
+        self.observation_space = gymnasium.spaces.Box(
+            np.tile(low, (spec.obs_steps, 1)), np.tile(high, (spec.obs_steps, 1))
+        )
+        low, high = spec.action_range
+        self.action_space = gymnasium.spaces.Box(np.tile(low, (chunk, 1)), np.tile(high, (chunk, 1)))
+        self._history = np.zeros((spec.obs_steps, spec.state_dim), np.float32)
+        self._ended = True
+        self._success = False
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        if self._env is None:
+            self._env = self._make()
+        state, _ = self._env.reset(seed=seed)
+        self._history[:] = state
+        self._ended = self._success = False
+        return self._history.copy(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        states = np.zeros((self.chunk, self.spec.state_dim), np.float32)
+        executed, reward, terminated, truncated = 0, 0.0, False, False
+        while self._env and executed < self.chunk and not self._ended:
+            state, gained, terminated, truncated, info = self._env.step(action[executed])
+            states[executed] = state
+            executed += 1
+            reward += float(gained)
+            self._history = np.concatenate([self._history[1:], state[None]])
+            self._success = bool(info["is_success"])
+            self._ended = terminated or truncated
+        return self._history.copy(), reward, terminated, truncated, {
+            "states": states,
+            "executed": executed,
+            "success": self._success,
+            "doubt": 0.0,
+            "reason": "horizon" if truncated else "",
+        }
+
+    def render(self) -> Any:
+        return self._env.render() if self._env else None
+
+    def close(self) -> None:
+        if self._env:
+            self._env.close()
+
+
+class SimVectorEnv(AsyncVectorEnv):
+    """`num_envs` simulators of one task, each in its own process with one thread (a ChunkEnv).
+
+    Args:
+        task: a name in `sim.tasks.TASKS`.
+        num_envs: processes; more than there are cores brings nothing.
+        chunk: actions per step; the Spec's K by default, 1 for closed-loop experts.
+    """
+
+    def __init__(self, task: str, num_envs: int, chunk: int | None = None):
+        self.spec = find_task(task).spec
+        build = partial(_build, task, chunk or self.spec.chunk)
+        threads = {k: os.environ.get(k) for k in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        os.environ.update(dict.fromkeys(threads, "1"))  # inherited by the workers
+        try:
+            super().__init__(
+                [build] * num_envs,
+                context="spawn",
+                autoreset_mode=AutoresetMode.DISABLED,
+            )
+        finally:
+            for key, value in threads.items():
+                os.environ.pop(key) if value is None else os.environ.update({key: value})
+
+
+def _build(task: str, chunk: int) -> gymnasium.Env:
+    found = find_task(task)
+    return ChunkWrapper(partial(_warm, task), found.spec, chunk)
+
+
+def _warm(task: str) -> gymnasium.Env:
+    found = find_task(task)
+    env = found.make()
+    env.reset(seed=0)
+    for _ in range(_WARM_UP_STEPS):
+        env.step(np.zeros(found.spec.action_dim, np.float32))
+    return env
