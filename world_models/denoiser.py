@@ -1,0 +1,129 @@
+"""EDM diffusion of a vector given a condition (Karras et al. 2022, arXiv 2206.00364, table 1).
+
+    D(x; s, c) = c_skip x + c_out F(c_in x, c_noise, c)
+    c_skip = d^2/(s^2+d^2)   c_out = s d/sqrt(s^2+d^2)   c_in = 1/sqrt(s^2+d^2)   c_noise = ln(s)/4
+
+The data is normalised before it comes here, so d (sigma_data) is 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+SIGMA_DATA = 1.0
+
+
+class ResidualBlock(nn.Module):
+    """LayerNorm, linear, SiLU, linear, added to its input (B, W)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.up = nn.Linear(width, width)
+        self.down = nn.Linear(width, width)
+        nn.init.zeros_(self.down.weight)
+        nn.init.zeros_(self.down.bias)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h + self.down(nn.functional.silu(self.up(self.norm(h))))
+
+
+class Denoiser(nn.Module):
+    """Preconditioned residual MLP.
+
+    Args:
+        dim: size of the vector to denoise.
+        cond_dim: size of the condition.
+        width: hidden units.
+        blocks: residual blocks.
+    """
+
+    def __init__(self, dim: int, cond_dim: int, width: int, blocks: int):
+        super().__init__()
+        self.dim = dim
+        self.inp = nn.Linear(dim, width)
+        self.cond = nn.Linear(cond_dim, width)
+        self.level = nn.Sequential(nn.Linear(16, width), nn.SiLU(), nn.Linear(width, width))
+        self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(blocks))
+        self.out = nn.Linear(width, dim)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor, sigma: Tensor, cond: Tensor) -> Tensor:
+        """Best guess of the clean vector.
+
+        Args:
+            x: (B, dim) noisy vector.
+            sigma: (B, 1) noise level.
+            cond: (B, cond_dim) condition, roughly unit variance.
+        """
+        total = sigma**2 + SIGMA_DATA**2
+        h = self.inp(x * total.rsqrt()) + self.cond(cond) + self.level(_fourier(sigma.log() / 4))
+        for block in self.blocks:
+            h = block(h)
+        return x * SIGMA_DATA**2 / total + self.out(h) * sigma * SIGMA_DATA * total.rsqrt()
+
+    def loss(
+        self, clean: Tensor, cond: Tensor, mask: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """EDM loss on the masked elements, weighted so that F's target has unit variance.
+
+        Args:
+            clean: (B, dim) target.
+            cond: (B, cond_dim) condition.
+            mask: (B, dim) 1 where the target is known.
+            generator: of noise level and noise.
+        """
+        level = torch.randn(len(clean), 1, generator=generator)
+        sigma = (level * 1.4 - 0.4).exp()  # covers the sampler's 0.02 .. 10 within 2 sigma
+        noisy = clean + sigma * torch.randn(clean.shape, generator=generator)
+        weight = (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2
+        error = (self(noisy, sigma, cond) - clean) ** 2 * weight * mask
+        return error.sum() / mask.sum()
+
+
+def _fourier(x: Tensor) -> Tensor:
+    freqs = torch.exp(torch.arange(8) * (math.log(32.0) / 7)) * math.pi
+    angles = x * freqs
+    return torch.cat([angles.sin(), angles.cos()], -1)
+
+
+def karras_levels(steps: int, high: float = 10.0, low: float = 0.02, rho: float = 7.0) -> list[float]:
+    """Noise levels from `high` to `low` and then 0 (Karras et al. 2022, eq. 5)."""
+    ramp = [i / max(1, steps - 1) for i in range(steps)]
+    return [(high ** (1 / rho) + r * (low ** (1 / rho) - high ** (1 / rho))) ** rho for r in ramp] + [0.0]
+
+
+def euler_sample(
+    members: Sequence[Callable[[Tensor, Tensor, Tensor], Tensor]],
+    cond: Tensor,
+    noise: Tensor,
+    levels: Sequence[float],
+) -> tuple[Tensor, Tensor]:
+    """Samples with an ensemble: Euler's method, each step by the next member in turn.
+
+    At the highest level a denoised estimate is the member's conditional mean, so the spread of the
+    members there is the epistemic uncertainty.
+
+    Args:
+        members: denoisers of one quantity.
+        cond: (B, cond_dim).
+        noise: (B, dim) standard normal.
+        levels: from `karras_levels`.
+
+    Returns:
+        The sample (B, dim) and the standard deviation of the members' means (B, dim).
+    """
+    x = noise * levels[0]
+    first = torch.stack([m(x, x.new_full((len(x), 1), levels[0]), cond) for m in members])
+    spread = first.std(0) if len(members) > 1 else torch.zeros_like(first[0])
+    clean = first[0]
+    for i, (now, after) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+        if i:
+            clean = members[i % len(members)](x, x.new_full((len(x), 1), now), cond)
+        x = clean + (x - clean) * (after / now)
+    return x, spread

@@ -1,0 +1,75 @@
+"""A diffusion world model over physical states: next states, success and doubt for a whole chunk.
+
+    next states = last state + linear mean(features) + scale * EDM residual(features)
+
+The linear mean (closed-form ridge) explains free motion exactly enough; the diffusion ensemble adds
+what is left: contact, grasp and slip. One call predicts all K steps of a chunk.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from robopolicy.config import WorldConfig
+from robopolicy.protocols import Prediction
+from robopolicy.spec import Spec
+from world_models.denoiser import Denoiser, euler_sample, karras_levels
+from world_models.features import Geometry
+
+
+class StateWorldModel(nn.Module):
+    """Ensemble of residual denoisers, a success head and calibrated doubt; implements `WorldModel`.
+
+    Args:
+        spec: what the numbers mean.
+        config: sizes and sampler.
+    """
+
+    def __init__(self, spec: Spec, config: WorldConfig):
+        super().__init__()
+        self.spec, self.config = spec, config
+        self.geometry = Geometry(spec)
+        self.levels = karras_levels(config.sample_steps)
+        cond, out = self.geometry.dim, spec.chunk * spec.state_dim
+        self.members = nn.ModuleList(
+            Denoiser(out, cond, config.width, config.blocks) for _ in range(config.members)
+        )
+        self.success_head = nn.Sequential(
+            nn.Linear(spec.state_dim, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 1)
+        )
+        for name, size in {
+            "feature_mean": (cond,),
+            "feature_std": (cond,),
+            "ridge": (cond + 1, out),
+            "residual_std": (out,),
+            "state_mean": (spec.state_dim,),
+            "state_std": (spec.state_dim,),
+            "state_low": (spec.state_dim,),
+            "state_high": (spec.state_dim,),
+            "doubt_scale": (1,),
+        }.items():
+            self.register_buffer(name, torch.ones(size))
+
+    def condition(self, obs: Tensor, actions: Tensor) -> Tensor:
+        """(B, cond_dim) normalised features."""
+        return (self.geometry(obs, actions) - self.feature_mean) / self.feature_std
+
+    def linear_mean(self, cond: Tensor) -> Tensor:
+        """(B, K*D) change of state that a linear model expects."""
+        return torch.addmm(self.ridge[-1], cond, self.ridge[:-1])
+
+    @torch.no_grad()
+    def predict(self, obs: Tensor, actions: Tensor, noise: Tensor) -> Prediction:
+        """Imagines one chunk; see `robopolicy.protocols.WorldModel`."""
+        cond = self.condition(obs, actions)
+        residual, spread = euler_sample(self.members, cond, noise.flatten(1), self.levels)
+        change = self.linear_mean(cond) + residual * self.residual_std
+        states = obs[:, -1:] + change.view(len(obs), self.spec.chunk, -1)
+        states = torch.maximum(torch.minimum(states, self.state_high), self.state_low)
+        doubt = spread.pow(2).mean(-1).sqrt() / self.doubt_scale
+        return Prediction(states, self.success_logit(states).sigmoid(), doubt)
+
+    def success_logit(self, states: Tensor) -> Tensor:
+        """(...,) log-odds that the task is achieved in `states` (..., D)."""
+        return self.success_head((states - self.state_mean) / self.state_std).squeeze(-1)

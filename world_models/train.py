@@ -1,0 +1,236 @@
+"""Fits a state world model to episodes: ridge mean, ensemble of residual denoisers, success, doubt."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robopolicy.config import WorldConfig
+from robopolicy.errors import BadInput
+from robopolicy.seeding import stream
+from robopolicy.spec import Spec
+from robopolicy.train import load_optimizer_state, optimizer_state
+from robopolicy.types import Episode
+from world_models.denoiser import Denoiser
+from world_models.state import StateWorldModel
+
+_RIDGE = 1e-3
+_EMA = 0.999
+
+
+@dataclass
+class Windows:
+    """Every place at which a chunk could begin.
+
+    Attributes:
+        obs: (M, T, D) states up to the beginning.
+        actions: (M, K, A) actions that followed; zero beyond the end.
+        future: (M, K, D) states that followed; the last one repeated beyond the end.
+        mask: (M, K) 1 where `future` was really seen.
+        success: (M, K) 1 where the task was achieved in `future`.
+        episode: (M,) which episode it came from.
+    """
+
+    obs: Tensor
+    actions: Tensor
+    future: Tensor
+    mask: Tensor
+    success: Tensor
+    episode: Tensor
+
+    def __getitem__(self, index: Tensor) -> Windows:
+        return Windows(**{f.name: getattr(self, f.name)[index] for f in dataclasses.fields(self)})
+
+    def __len__(self) -> int:
+        return len(self.obs)
+
+
+def windows(episodes: list[Episode], spec: Spec) -> Windows:
+    """Cuts episodes into windows, one per step."""
+    parts: list[tuple[np.ndarray, ...]] = []
+    t, k = spec.obs_steps, spec.chunk
+    for number, e in enumerate(episodes):
+        n = e.length
+        if n == 0:
+            continue
+        starts = np.arange(n)
+        past = np.maximum(starts[:, None] + np.arange(1 - t, 1), 0)
+        ahead = starts[:, None] + np.arange(k)
+        mask = ahead < n
+        actions = np.where(mask[..., None], e.actions[np.minimum(ahead, n - 1)], 0)
+        success = np.zeros_like(mask, np.float32)
+        success[ahead == n - 1] = float(e.success)
+        row = (e.states[past], actions, e.states[np.minimum(ahead + 1, n)], mask, success)
+        parts.append((*row, np.full(n, number)))
+    if not parts:
+        raise BadInput("world data", "at least one episode with at least one step", "none")
+    obs, actions, future, mask, success, episode = (np.concatenate(x) for x in zip(*parts, strict=True))
+    f = torch.from_numpy
+    return Windows(
+        f(obs).float(), f(actions).float(), f(future).float(), f(mask).float(), f(success), f(episode)
+    )
+
+
+def fit_statistics(model: StateWorldModel, data: Windows) -> None:
+    """Closed forms: feature and state statistics, ridge mean, scale of what the ridge leaves."""
+    features = model.geometry(data.obs, data.actions)
+    model.feature_mean.copy_(features.mean(0))
+    model.feature_std.copy_(features.std(0).clamp_min(1e-4))
+    states = data.future[data.mask > 0]
+    model.state_mean.copy_(states.mean(0))
+    model.state_std.copy_(states.std(0).clamp_min(1e-4))
+    low, high = states.amin(0), states.amax(0)
+    model.state_low.copy_(low - 0.02 * (high - low))
+    model.state_high.copy_(high + 0.02 * (high - low))
+
+    cond = model.condition(data.obs, data.actions).double()
+    cond = torch.cat([cond, torch.ones(len(cond), 1, dtype=torch.float64)], 1)
+    target = (data.future - data.obs[:, -1:]).double()
+    for k in range(model.spec.chunk):
+        seen = data.mask[:, k] > 0
+        x, y = cond[seen], target[seen, k]
+        gram = x.T @ x + _RIDGE * len(x) * torch.eye(x.shape[1], dtype=torch.float64)
+        column = slice(k * model.spec.state_dim, (k + 1) * model.spec.state_dim)
+        model.ridge[:, column] = torch.linalg.solve(gram, x.T @ y).float()
+    error = residual(model, data)
+    mask = data.mask.repeat_interleave(model.spec.state_dim, 1)
+    scale = ((error**2 * mask).sum(0) / mask.sum(0)).sqrt()
+    model.residual_std.copy_(scale.clamp_min(1e-5))
+
+
+def residual(model: StateWorldModel, data: Windows) -> Tensor:
+    """(M, K*D) what the linear mean leaves unexplained, in physical units."""
+    change = (data.future - data.obs[:, -1:]).flatten(1)
+    return change - model.linear_mean(model.condition(data.obs, data.actions))
+
+
+class MemberLearner:
+    """Trains one denoiser of the ensemble; a `robopolicy.train.Learner`."""
+
+    def __init__(self, model: StateWorldModel, member: int, data: Windows, config: WorldConfig):
+        self.model, self.config, self.data = model, config, data
+        self.net: Denoiser = model.members[member]
+        self.average = {k: v.clone() for k, v in self.net.state_dict().items()}
+        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=config.lr, weight_decay=1e-4, fused=True)
+        self.target = residual(model, data) / model.residual_std
+        self.mask = data.mask.repeat_interleave(model.spec.state_dim, 1)
+        near = model.geometry.contact(data.obs)
+        self.near = torch.nonzero(near)[:, 0]
+        self.noise = config.history_noise * (data.obs[:, -1] - data.obs[:, 0]).std(0)
+
+    def step(self, index: int, generator: torch.Generator) -> dict[str, float]:
+        c = self.config
+        near = int(c.batch_size * c.contact_share) if len(self.near) else 0
+        everywhere = torch.randint(len(self.data), (c.batch_size - near,), generator=generator)
+        picked = torch.randint(max(1, len(self.near)), (near,), generator=generator)
+        rows = torch.cat([everywhere, self.near[picked]])
+        obs = self.data.obs[rows]
+        target = self.target[rows]
+        if c.history_noise:
+            obs = obs + self.noise * torch.randn(obs.shape, generator=generator)
+        cond = self.model.condition(obs, self.data.actions[rows])
+        for group in self.optimizer.param_groups:
+            group["lr"] = c.lr * one_cycle(index / c.steps)
+        loss = self.net.loss(target, cond, self.mask[rows], generator)
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        self.optimizer.step()
+        decay = min(_EMA, (1 + index) / (10 + index))
+        own = self.net.state_dict()
+        torch._foreach_lerp_(list(self.average.values()), [own[k] for k in self.average], 1 - decay)
+        return {"loss": float(loss.detach())}
+
+    def state(self) -> dict[str, Tensor]:
+        net = {f"net.{k}": v for k, v in self.net.state_dict().items()}
+        average = {f"average.{k}": v for k, v in self.average.items()}
+        return {**net, **average, **optimizer_state(self.optimizer, "optimizer")}
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        self.net.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("net.")})
+        self.average = {k[8:]: v.clone() for k, v in tensors.items() if k.startswith("average.")}
+        load_optimizer_state(self.optimizer, "optimizer", tensors)
+
+
+class SuccessLearner:
+    """Trains the success head on single states; a `robopolicy.train.Learner`."""
+
+    def __init__(self, model: StateWorldModel, data: Windows):
+        self.model = model
+        seen = data.mask > 0
+        self.states, self.labels = data.future[seen], data.success[seen]
+        self.won = torch.nonzero(self.labels > 0)[:, 0]
+        self.lost = torch.nonzero(self.labels == 0)[:, 0]
+        if not len(self.won) or not len(self.lost):
+            raise BadInput("world data", "successes and failures", f"{len(self.won)} successful states")
+        self.optimizer = torch.optim.AdamW(model.success_head.parameters(), lr=2e-3, fused=True)
+
+    def step(self, index: int, generator: torch.Generator) -> dict[str, float]:
+        half = [rows[torch.randint(len(rows), (128,), generator=generator)] for rows in (self.won, self.lost)]
+        rows = torch.cat(half)
+        logit = self.model.success_logit(self.states[rows])
+        loss = nn.functional.binary_cross_entropy_with_logits(logit, self.labels[rows])
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return {"loss": float(loss.detach())}
+
+    def state(self) -> dict[str, Tensor]:
+        head = {f"head.{k}": v for k, v in self.model.success_head.state_dict().items()}
+        return {**head, **optimizer_state(self.optimizer, "optimizer")}
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        head = {k[5:]: v for k, v in tensors.items() if k.startswith("head.")}
+        self.model.success_head.load_state_dict(head)
+        load_optimizer_state(self.optimizer, "optimizer", tensors)
+
+
+def one_cycle(share: float, warm: float = 0.05) -> float:
+    """Learning-rate factor at a share of training: linear warm-up, then cosine to zero."""
+    if share < warm:
+        return share / warm
+    return 0.5 * (1 + math.cos(math.pi * (share - warm) / (1 - warm)))
+
+
+def split(episodes: list[Episode], share: float, seed: int) -> tuple[list[Episode], list[Episode]]:
+    """Splits episodes into training and held-out ones."""
+    order = stream(seed, "world-split").permutation(len(episodes))
+    cut = max(1, round(share * len(episodes)))
+    return [episodes[i] for i in order[cut:]], [episodes[i] for i in order[:cut]]
+
+
+@torch.no_grad()
+def calibrate(model: StateWorldModel, data: Windows, seed: int) -> dict[str, float]:
+    """Sets the scale of doubt so that 1 is its 99th percentile on held-out data; measures errors.
+
+    Returns:
+        Root mean square error of the last state per field in physical units, and the rank
+        correlation of doubt with error.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    model.doubt_scale.fill_(1.0)
+    noise = torch.randn(len(data), model.spec.chunk, model.spec.state_dim, generator=rng)
+    states, success, doubt = model.predict(data.obs, data.actions, noise)
+    model.doubt_scale.copy_(torch.quantile(doubt, 0.99).clamp_min(1e-6))
+    error = ((states - data.future) * data.mask[..., None]).flatten(1) / model.residual_std
+    size = error.pow(2).sum(-1).div(data.mask.sum(-1)).sqrt()
+    full = data.mask[:, -1] > 0
+    report = {"doubt_error_spearman": _spearman(doubt, size)}
+    start = 0
+    for field in model.spec.state:
+        part = slice(start, start + field.size)
+        gap = (states - data.future)[full, -1, part]
+        report[f"rmse.{field.name}"] = float(gap.pow(2).sum(-1).mean().sqrt())
+        start += field.size
+    return report
+
+
+def _spearman(a: Tensor, b: Tensor) -> float:
+    ranks = torch.stack([a.argsort().argsort().double(), b.argsort().argsort().double()])
+    return float(torch.corrcoef(ranks)[0, 1])
