@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
+
+from robopolicy.errors import BadInput
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,7 @@ class WorldConfig:
         batch_size: windows per update.
         lr: peak learning rate.
         sample_steps: Euler steps of the sampler.
+        success_steps: updates of the success head.
         history_noise: noise on the conditioning history, as a share of each feature's change per step.
         contact_share: share of each batch drawn from windows that begin near contact.
         held_out: share of episodes kept for calibration.
@@ -29,6 +33,7 @@ class WorldConfig:
     batch_size: int = 256
     lr: float = 1e-3
     sample_steps: int = 4
+    success_steps: int = 1500
     history_noise: float = 0.0
     contact_share: float = 0.5
     held_out: float = 0.1
@@ -38,4 +43,136 @@ WORLD_PRESETS = {
     "quick": WorldConfig(),
     "full": WorldConfig(members=5, width=512, steps=30_000, sample_steps=6),
     "tiny": WorldConfig(members=2, width=32, blocks=1, steps=30, batch_size=64, sample_steps=2),
+}
+
+
+@dataclass(frozen=True)
+class DsrlConfig:
+    """DSRL: SAC in the noise space of the frozen policy.
+
+    Attributes:
+        noise: "repeat" chooses one noise vector for the whole chunk, "chunk" every element of it.
+        bound: largest noise element; the tanh of the actor is scaled by it.
+        steps: chunks imagined in each environment.
+        envs: environments.
+        updates: gradient updates per imagined chunk.
+        batch: transitions per update.
+        lr: learning rate of actor, critics and temperature.
+        tau: Polyak rate of the target critics.
+        alpha: initial temperature of the entropy bonus.
+        alpha_floor: the temperature never falls below it.
+        capacity: transitions in the replay.
+        learning_starts: transitions before the first update.
+        prefill_tolerance: recorded chunks enter the replay if the policy reproduces their actions up to
+            this share of the action's range.
+        stochastic: draw the noise at deployment too, instead of taking its mode.
+    """
+
+    noise: Literal["repeat", "chunk"] = "repeat"
+    bound: float = 1.5
+    steps: int = 300
+    envs: int = 64
+    updates: int = 12
+    batch: int = 256
+    lr: float = 1e-3
+    tau: float = 0.005
+    alpha: float = 0.003
+    alpha_floor: float = 0.001
+    capacity: int = 100_000
+    learning_starts: int = 512
+    prefill_tolerance: float = 0.1
+    stochastic: bool = False
+
+
+@dataclass(frozen=True)
+class PpoConfig:
+    """PPO over the noise, started exactly at the prior.
+
+    Attributes:
+        noise: "repeat" shares one mean and std along the chunk, "chunk" has one for every element.
+        bound: largest noise element; far enough out never to cut the prior in practice.
+        mean_bound: largest shift of the prior's mean.
+        steps: iterations.
+        envs: episodes per iteration.
+        epochs: passes over the episodes of an iteration.
+        batch: transitions per update.
+        lr: learning rate.
+        clip: of the probability ratio.
+        lam: lambda of the generalised advantage estimate.
+    """
+
+    noise: Literal["repeat", "chunk"] = "chunk"
+    bound: float = 6.0
+    mean_bound: float = 2.0
+    steps: int = 50
+    envs: int = 256
+    epochs: int = 3
+    batch: int = 512
+    lr: float = 1e-3
+    clip: float = 0.2
+    lam: float = 0.95
+
+
+@dataclass(frozen=True)
+class SteerConfig:
+    """How a frozen policy is steered in imagination.
+
+    Attributes:
+        method: "dsrl" or "ppo".
+        gamma: discount per chunk.
+        hidden: width of each hidden layer.
+        layers: hidden layers.
+        doubt_free: doubt up to here costs nothing (1 is the 99th percentile on held-out data).
+        doubt_penalty: reward lost per unit of doubt above `doubt_free`.
+        doubt_cost: reward lost when an episode is cut short by doubt or divergence.
+        eval_every: learner steps between evaluations.
+        eval_episodes: imagined episodes per evaluation.
+        dsrl: settings of DSRL.
+        ppo: settings of PPO.
+    """
+
+    method: Literal["dsrl", "ppo"] = "dsrl"
+    gamma: float = 0.97
+    hidden: int = 128
+    layers: int = 2
+    doubt_free: float = 0.5
+    doubt_penalty: float = 0.1
+    doubt_cost: float = 0.0
+    eval_every: int = 25
+    eval_episodes: int = 256
+    dsrl: DsrlConfig = field(default_factory=DsrlConfig)
+    ppo: PpoConfig = field(default_factory=PpoConfig)
+
+    def __post_init__(self) -> None:
+        if self.method not in ("dsrl", "ppo"):
+            raise BadInput("steer method", "dsrl or ppo", self.method)
+        if not 0 < self.gamma < 1:
+            raise BadInput("steer gamma", "a number between 0 and 1", self.gamma)
+        for name in ("hidden", "layers", "eval_every", "eval_episodes"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"steer {name}", "a positive integer", getattr(self, name))
+        for own in (self.dsrl, self.ppo):
+            if own.noise not in ("repeat", "chunk"):
+                raise BadInput("steer noise", "repeat or chunk", own.noise)
+            if not own.bound > 0:
+                raise BadInput("steer bound", "a positive number", own.bound)
+        if not 0 < self.dsrl.alpha_floor <= self.dsrl.alpha:
+            raise BadInput("steer alpha_floor", f"in (0, alpha = {self.dsrl.alpha}]", self.dsrl.alpha_floor)
+
+
+STEER_PRESETS = {
+    "quick": SteerConfig(),
+    "full": SteerConfig(
+        eval_every=100,
+        eval_episodes=512,
+        dsrl=DsrlConfig(steps=3000, capacity=300_000),
+        ppo=PpoConfig(steps=300, envs=512),
+    ),
+    "tiny": SteerConfig(
+        hidden=16,
+        eval_every=2,
+        eval_episodes=4,
+        dsrl=DsrlConfig(steps=4, envs=4, updates=2, batch=16, capacity=1000, learning_starts=16),
+        ppo=PpoConfig(steps=4, envs=4, batch=16),
+    ),
 }

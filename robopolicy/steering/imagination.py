@@ -1,0 +1,136 @@
+"""The slots of an environment as a learner sees them, and what a chunk in one of them was worth."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from robopolicy.config import SteerConfig
+from robopolicy.errors import BadInput
+from robopolicy.protocols import Carry, ChunkEnv, Policy
+
+# Above every `seeding.episode_seed` of a master seed below a million: imagined training episodes
+# never share a stream with real or validation episodes.
+_SEEDS = (2**40, 2**41)
+
+
+class ImaginedEnv(ChunkEnv, Protocol):
+    """A ChunkEnv whose whole state is tensors, so that training in it can be resumed to the bit."""
+
+    def state(self) -> dict[str, Tensor]: ...
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None: ...
+
+
+class Outcome(NamedTuple):
+    """What one chunk did, per slot.
+
+    Attributes:
+        active: (N,) slots that were running; the others hold nothing of meaning.
+        success: (N,) ended by achieving the task.
+        terminated: (N,) ended for good: there is no future.
+        lost: (N,) cut short because the world model doubted or diverged: the future is not to be trusted.
+        ended: (N,) terminated or truncated for whatever reason.
+        doubt: (N,) of the world model.
+    """
+
+    active: Tensor
+    success: Tensor
+    terminated: Tensor
+    lost: Tensor
+    ended: Tensor
+    doubt: Tensor
+
+
+def credit(outcome: Outcome, config: SteerConfig) -> tuple[Tensor, Tensor]:
+    """Reward and discount (N,) of one chunk.
+
+    Rewards are not discounted inside a chunk; gamma counts once per chunk, as in the reference. But a
+    time limit is not an end: its discount stays gamma, and the critic bootstraps. A future that the
+    world model does not vouch for is worth nothing.
+    """
+    doubt = config.doubt_penalty * (outcome.doubt - config.doubt_free).clamp(min=0)
+    reward = (outcome.success & outcome.terminated).float() - doubt - config.doubt_cost * outcome.lost.float()
+    discount = config.gamma * (~(outcome.terminated | outcome.lost)).float()
+    return reward.clamp(-1, 1), discount
+
+
+class Slots:
+    """N running episodes: their observations, the policy's memory, and who has ended.
+
+    Args:
+        env: what to act in.
+        policy: frozen.
+    """
+
+    def __init__(self, env: ImaginedEnv, policy: Policy):
+        env.spec.require(policy.spec, "policy")
+        self.env, self.policy = env, policy
+        n, spec = env.num_envs, policy.spec
+        self.obs = torch.zeros(n, spec.obs_steps, spec.state_dim)
+        self.ended = torch.ones(n, dtype=torch.bool)
+        self.carry: Carry = dict(policy.initial([0] * n))
+
+    def restart(self, generator: Generator) -> None:
+        """Starts a new episode in every slot that has ended, with a fresh seed."""
+        if not self.ended.any():
+            return
+        mask, seeds = self.ended.clone(), torch.randint(*_SEEDS, (len(self.ended),), generator=generator)
+        obs, _ = self.env.reset(seed=seeds.tolist(), options={"reset_mask": mask.numpy()})
+        self.obs = torch.where(mask[:, None, None], self._checked("obs", obs), self.obs)
+        fresh = self.policy.initial(seeds.tolist())
+        self.carry = {
+            k: torch.where(mask.view(-1, *[1] * (v.ndim - 1)), fresh[k], v) for k, v in self.carry.items()
+        }
+        self.ended = torch.zeros_like(mask)
+
+    @torch.no_grad()
+    def act(self, noise: Tensor) -> Outcome:
+        """Executes one chunk of the policy in every slot, given its noise (N, K, A).
+
+        Raises:
+            BadInput: if the environment answers with a number that is not finite.
+        """
+        active = ~self.ended
+        actions, self.carry = self.policy.sample(self.obs, self.carry, noise)
+        obs, _, terminated, truncated, info = self.env.step(actions.numpy())
+        self.obs = self._checked("obs", obs)
+        lost = [reason in ("doubt", "diverged") for reason in info["reason"]]
+        done = torch.from_numpy(np.asarray(terminated, bool))
+        ended = done | torch.from_numpy(np.asarray(truncated, bool))
+        self.ended = self.ended | ended
+        return Outcome(
+            active=active,
+            success=torch.from_numpy(np.asarray(info["success"], bool)) & active,
+            terminated=done & active,
+            lost=torch.tensor(lost) & active & ~done,
+            ended=ended & active,
+            doubt=self._checked("doubt", info["doubt"]),
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything `restart` and `act` change, the environment's own state included."""
+        own = {"obs": self.obs.clone(), "ended": self.ended.clone()}
+        own |= {f"carry.{k}": v.clone() for k, v in self.carry.items()}
+        return own | {f"env.{k}": v.clone() for k, v in self.env.state().items()}
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        self.obs, self.ended = tensors["obs"].clone(), tensors["ended"].clone()
+        self.carry = {k: v.clone() for k, v in part(tensors, "carry").items()}
+        self.env.load_state(part(tensors, "env"))
+
+    @staticmethod
+    def _checked(name: str, values: Any) -> Tensor:
+        # A copy: environments may hand out a buffer that they write again.
+        x = torch.from_numpy(np.array(values, np.float32))
+        if not torch.isfinite(x).all():
+            raise BadInput(f"env {name}", "finite numbers", "NaN or infinity")
+        return x
+
+
+def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors below `prefix`, without it."""
+    return {k[len(prefix) + 1 :]: v for k, v in tensors.items() if k.startswith(prefix + ".")}

@@ -1,0 +1,167 @@
+"""Trains a steerer in imagination and keeps the one whose imagined success is surest."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Generator, Tensor
+
+from robopolicy.checkpoint import PROGRESS, folder_hash, is_sealed
+from robopolicy.config import SteerConfig
+from robopolicy.errors import BadInput, RoboPolicyError
+from robopolicy.protocols import ChunkEnv, Policy, Steerer
+from robopolicy.rollout import PriorSteerer, rollout
+from robopolicy.seeding import episode_seed, torch_seed
+from robopolicy.stats import Rate, wilson
+from robopolicy.steering.dsrl import Dsrl
+from robopolicy.steering.imagination import ImaginedEnv, part
+from robopolicy.steering.ppo import Ppo
+from robopolicy.steering.steerer import NoiseSteerer, policy_hash, save_steerer
+from robopolicy.train import Learner, fit
+from robopolicy.types import Episode
+
+
+class SteeringLearner(Learner, Protocol):
+    """A learner that holds the steerer it trains."""
+
+    steerer: NoiseSteerer
+    prefilled: int
+
+
+class BestKeeper:
+    """A learner that evaluates another every `every` steps and keeps its best steerer.
+
+    Best is the highest lower end of the 95% Wilson interval; the earlier one wins a tie. The best
+    weights and the learning curve are part of the state: a resumed run keeps the same steerer.
+
+    Args:
+        learner: what trains.
+        validate: imagined success of a steerer.
+        every: steps between evaluations.
+        steps: the last step is evaluated in any case.
+    """
+
+    def __init__(self, learner: SteeringLearner, validate: Callable[[Steerer], Rate], every: int, steps: int):
+        self.learner, self.validate, self.every, self.steps = learner, validate, every, steps
+        self.curve: list[tuple[int, Rate]] = []
+        self.best: dict[str, Tensor] = {}
+        self.best_at = -1
+
+    def step(self, index: int, generator: Generator) -> dict[str, float]:
+        metrics = self.learner.step(index, generator)
+        if (index + 1) % self.every == 0 or index + 1 == self.steps:
+            rate = self.validate(self.learner.steerer)
+            if self.best_at < 0 or rate.low > self.curve[self.best_at][1].low:
+                self.best_at = len(self.curve)
+                self.best = {k: v.clone() for k, v in self.learner.steerer.state_dict().items()}
+            self.curve.append((index + 1, rate))
+        return metrics
+
+    def state(self) -> dict[str, Tensor]:
+        curve = [(at, rate.successes, rate.episodes) for at, rate in self.curve]
+        table = torch.tensor(curve, dtype=torch.int64).reshape(len(curve), 3)
+        own = {"curve": table, "best_at": torch.tensor(self.best_at)}
+        own |= {f"best.{k}": v.clone() for k, v in self.best.items()}
+        return own | {f"learner.{k}": v for k, v in self.learner.state().items()}
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        self.curve = [(int(at), wilson(int(s), int(n))) for at, s, n in tensors["curve"]]
+        self.best_at = int(tensors["best_at"])
+        self.best = part(tensors, "best")
+        self.learner.load_state(part(tensors, "learner"))
+
+
+def imagined_success(env: ChunkEnv, policy: Policy, episodes: int, seed: int) -> Callable[[Steerer], Rate]:
+    """A `validate` for `steer`: success in `env` on the same validation seeds every time.
+
+    Args:
+        env: imagination from start states that training does not use.
+        policy: frozen.
+        episodes: per evaluation.
+        seed: master seed.
+    """
+    seeds = [episode_seed(seed, "validation", i) for i in range(episodes)]
+
+    def validate(steerer: Steerer) -> Rate:
+        done = rollout(env, policy, steerer, seeds, source="imagined")
+        return wilson(sum(e.success for e in done), len(done))
+
+    return validate
+
+
+def steer(
+    policy: Policy,
+    make_env: Callable[[int], ImaginedEnv],
+    episodes: Sequence[Episode],
+    out: Path,
+    config: SteerConfig,
+    seed: int,
+    validate: Callable[[Steerer], Rate],
+    world_hash: Callable[[], str] | None = None,
+) -> dict[str, Any]:
+    """Trains a steerer for a frozen policy; resumes what was interrupted.
+
+    Args:
+        policy: frozen.
+        make_env: builds imagination with so many environments.
+        episodes: recorded real episodes.
+        out: folder of the steerer.
+        config: settings.
+        seed: of every random draw.
+        validate: imagined success of a steerer, such as `imagined_success(...)`.
+        world_hash: hash of what `make_env` imagines with.
+
+    Returns:
+        Method, imagined success ("prior", "best" with its step, "last"), learning "curve" (evaluations)
+        and "rows" (metrics since the last resume), "prefilled" transitions, "hashes" of policy and
+        world before and after, "steerer" hash.
+
+    Raises:
+        BadInput: if `out` already holds a steerer or there are no episodes.
+        RoboPolicyError: if training changed the policy or the world model.
+    """
+    if is_sealed(out):
+        raise BadInput("out", "a folder without a finished artefact", out)
+    if not episodes:
+        raise BadInput("episodes", "at least one recorded episode", 0)
+
+    def hashes() -> dict[str, str]:
+        return {"policy": policy_hash(policy), "world": world_hash() if world_hash else ""}
+
+    before = hashes()
+    own = config.dsrl if config.method == "dsrl" else config.ppo
+    env = make_env(own.envs)
+    try:
+        initial = Generator().manual_seed(torch_seed(seed, "steer", "initial"))
+        build = Dsrl if config.method == "dsrl" else Ppo
+        learner: SteeringLearner = build(policy, env, episodes, config, initial)
+        prior = validate(PriorSteerer())
+        keeper = BestKeeper(learner, validate, config.eval_every, own.steps)
+        out.mkdir(parents=True, exist_ok=True)
+        settings = {**dataclasses.asdict(config), **before}
+        rows = fit(keeper, own.steps, seed, f"steer ({config.method})", out / PROGRESS, settings)
+    finally:
+        env.close()
+    after = hashes()
+    for name in before:
+        if before[name] != after[name]:
+            raise RoboPolicyError(f"steering changed the frozen {name}; nothing was saved")
+
+    learner.steerer.load_state_dict(keeper.best)
+    save_steerer(out, learner.steerer, before["policy"], before["world"])
+    curve = [{"step": at, **rate.to_dict()} for at, rate in keeper.curve]
+    return {
+        "method": config.method,
+        "prior": prior.to_dict(),
+        "best": curve[keeper.best_at],
+        "last": curve[-1],
+        "curve": curve,
+        "rows": rows,
+        "prefilled": learner.prefilled,
+        "hashes": {name: {"before": before[name], "after": after[name]} for name in before},
+        "steerer": folder_hash(out),
+    }

@@ -1,0 +1,95 @@
+"""Recorded episodes as transitions of the noise-space decision process, one per chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robopolicy.config import SteerConfig
+from robopolicy.protocols import Carry, Policy
+from robopolicy.steering.imagination import Outcome, credit
+from robopolicy.steering.replay import Batch
+from robopolicy.steering.steerer import NoiseSteerer, latent_size
+from robopolicy.types import Episode
+
+
+def recorded_transitions(
+    episodes: Sequence[Episode], policy: Policy, steerer: NoiseSteerer, config: SteerConfig
+) -> Batch:
+    """The chunks of `episodes` that the steerer could have chosen, as transitions.
+
+    A chunk is representable if its noise lies in the bound, is constant along the chunk where the
+    steerer can only repeat, and makes this very policy do what was recorded: an expert's chunk, or
+    another policy's, says nothing about this noise. Clipping noise into the bound instead would
+    credit one noise with the outcome of another.
+
+    Args:
+        episodes: recorded with this Spec.
+        policy: the frozen policy.
+        steerer: untrained; its bound, parameterisation and features count.
+        config: reward, discount, tolerance.
+    """
+    spec, own = policy.spec, config.dsrl
+    low, high = torch.from_numpy(spec.action_range)
+    parts: list[list[Tensor]] = []
+    fitting = [e for e in episodes if len(e.noise) and e.noise.shape[1:] == (spec.chunk, spec.action_dim)]
+    for episode, actions in zip(fitting, _replayed(policy, fitting), strict=True):
+        starts = [int(s) for s in episode.chunk_starts]
+        ends = [*starts[1:], episode.length]
+        count = len(starts)
+        fits = _representable(torch.from_numpy(episode.noise).float(), own.noise, own.bound)
+        for c, (a, b) in enumerate(zip(starts, ends, strict=True)):
+            executed = torch.from_numpy(episode.actions[a:b]).float()
+            error = ((actions[c, : b - a] - executed).abs() / (high - low)).flatten()
+            fits[c] &= bool((error <= own.prefill_tolerance).all())
+        last = torch.arange(count) == count - 1
+        outcome = Outcome(
+            active=torch.ones(count, dtype=torch.bool),
+            success=last & episode.success,
+            terminated=last & episode.terminated,
+            lost=last & (not episode.terminated and episode.reason in ("doubt", "diverged")),
+            ended=last,
+            doubt=torch.from_numpy(episode.doubt).float(),
+        )
+        reward, discount = credit(outcome, config)
+        noise = torch.from_numpy(episode.noise).float()
+        latent = (noise[:, 0] if own.noise == "repeat" else noise.flatten(1)) / own.bound
+        before, after = (steerer.features(_history(episode, at, spec.obs_steps)) for at in (starts, ends))
+        parts.append([x[fits] for x in (before, latent, reward, after, discount)])
+    if not parts:
+        f, m = steerer.features.size, latent_size(steerer.config, spec)
+        return Batch(torch.zeros(0, f), torch.zeros(0, m), torch.zeros(0), torch.zeros(0, f), torch.zeros(0))
+    return Batch(*(torch.cat(x) for x in zip(*parts, strict=True)))
+
+
+def _representable(noise: Tensor, kind: str, bound: float) -> Tensor:
+    """(C,) whether each chunk's noise (C, K, A) is one the steerer could have chosen."""
+    fits = (noise.abs() <= bound).flatten(1).all(1)
+    return fits & (noise == noise[:, :1]).flatten(1).all(1) if kind == "repeat" else fits
+
+
+def _history(episode: Episode, steps: Sequence[int], obs_steps: int) -> Tensor:
+    """(C, T, D) what was observed at `steps`; the first state is repeated before the start."""
+    index = np.asarray(steps)[:, None] + np.arange(1 - obs_steps, 1)
+    return torch.from_numpy(episode.states[np.maximum(index, 0)]).float()
+
+
+@torch.no_grad()
+def _replayed(policy: Policy, episodes: Sequence[Episode]) -> list[Tensor]:
+    """Per episode (C, K, A) the actions the policy takes, given the recorded states and noise."""
+    if not episodes:
+        return []
+    carry: Carry = policy.initial([e.seed for e in episodes])
+    chunks: list[Tensor] = []
+    for c in range(max(len(e.noise) for e in episodes)):
+        # Shorter episodes repeat their last chunk; what comes of it is never read.
+        at = [(e, min(c, len(e.noise) - 1)) for e in episodes]
+        obs = [_history(e, [int(e.chunk_starts[i])], policy.spec.obs_steps) for e, i in at]
+        noise = np.stack([e.noise[i] for e, i in at])
+        actions, carry = policy.sample(torch.cat(obs), carry, torch.from_numpy(noise).float())
+        chunks.append(actions)
+    whole = torch.stack(chunks, 1)
+    return [whole[i, : len(e.noise)] for i, e in enumerate(episodes)]

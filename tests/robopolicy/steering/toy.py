@@ -1,0 +1,120 @@
+"""A toy world to steer in: walk along a line to the goal, left or right, in at most six steps.
+
+State (x, goal), goal -1 or +1; action (dx, idle). The task is achieved at x * goal >= 0.9. The policy
+plays its noise as it is, so half of all episodes walk the wrong way.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robopolicy.rollout import PriorSteerer, rollout
+from robopolicy.seeding import stream
+from robopolicy.spec import Field, Spec
+from robopolicy.types import Episode
+
+SPEC = Spec(
+    robot="toy",
+    task="walk",
+    fps=10,
+    chunk=2,
+    obs_steps=2,
+    horizon=6,
+    proprio=(Field("x", 1, "m", -20.0, 20.0),),
+    objects=(Field("goal", 1, "1", -1.0, 1.0),),
+    action=(Field("dx", 2, "m", -10.0, 10.0),),
+)
+
+
+class ToyPolicy(nn.Module):
+    """Action = gain * noise; `gain` is the weight that steering must not touch."""
+
+    def __init__(self, spec: Spec = SPEC, gain: float = 0.25):
+        super().__init__()
+        self.spec = spec
+        self.gain = nn.Parameter(torch.tensor(gain))
+
+    def initial(self, seeds):
+        return {}
+
+    def sample(self, obs: Tensor, carry, noise: Tensor):
+        return (self.gain * noise).detach(), carry
+
+
+class ToyEnv:
+    """A ChunkEnv with `state` and `load_state`; all randomness is a function of the seed.
+
+    Args:
+        num_envs: slots.
+        doubt_beyond: |x| from which the "world model" doubts and cuts the episode.
+        broken_at: total number of steps after which an observation is NaN.
+
+    Attributes:
+        applied: (N,) actions executed in the current episode of each slot.
+    """
+
+    def __init__(self, num_envs: int, spec: Spec = SPEC, doubt_beyond: float = np.inf, broken_at: int = -1):
+        self.num_envs, self.spec = num_envs, spec
+        self.doubt_beyond, self.broken_at = doubt_beyond, broken_at
+        self.obs = np.zeros((num_envs, spec.obs_steps, 2), np.float32)
+        self.ended = np.ones(num_envs, bool)
+        self.applied = np.zeros(num_envs, np.int64)
+        self.calls = 0
+
+    def reset(self, *, seed=None, options=None):
+        for i in np.flatnonzero((options or {}).get("reset_mask", np.ones(self.num_envs, bool))):
+            rng = stream(seed[i], "toy-start")
+            self.obs[i] = rng.uniform(-0.1, 0.1), rng.choice([-1.0, 1.0])
+            self.ended[i], self.applied[i] = False, 0
+        return self.obs.copy(), {}
+
+    def step(self, actions):
+        n, k = self.num_envs, self.spec.chunk
+        states = np.zeros((n, k, 2), np.float32)
+        executed, success, terminated, truncated = (np.zeros(n, t) for t in (int, bool, bool, bool))
+        doubt, reason = np.zeros(n, np.float32), [""] * n
+        for i in range(n):
+            while executed[i] < k and not self.ended[i]:
+                x, goal = self.obs[i, -1]
+                x += actions[i, executed[i], 0]
+                self.obs[i] = np.stack([self.obs[i, -1], (x, goal)])
+                states[i, executed[i]] = x, goal
+                executed[i] += 1
+                self.applied[i] += 1
+                doubt[i] = max(0.0, abs(x) - self.doubt_beyond + 1) if np.isfinite(self.doubt_beyond) else 0
+                success[i] = terminated[i] = x * goal >= 0.9
+                if not success[i] and abs(x) > self.doubt_beyond:
+                    truncated[i], reason[i] = True, "doubt"
+                elif not success[i] and self.applied[i] >= self.spec.horizon:
+                    truncated[i], reason[i] = True, "horizon"
+                self.ended[i] = terminated[i] or truncated[i]
+        self.calls += 1
+        if self.calls == self.broken_at:
+            self.obs[0, -1, 0] = np.nan
+        info = {"states": states, "executed": executed, "success": success, "doubt": doubt, "reason": reason}
+        return self.obs.copy(), success.astype(np.float32), terminated, truncated, info
+
+    def state(self):
+        names = ("obs", "ended", "applied")
+        return {n: torch.from_numpy(getattr(self, n).copy()) for n in names}
+
+    def load_state(self, tensors):
+        for name, value in tensors.items():
+            setattr(self, name, value.numpy().copy())
+
+    def close(self):
+        pass
+
+
+class RepeatedNoise:
+    """Uniform noise in +-1.5, the same along the chunk: how replay data for "repeat" is collected."""
+
+    def noise(self, obs: Tensor, prior: Tensor) -> Tensor:
+        return (1.5 * torch.erf(prior[:, :1] / 2**0.5)).expand_as(prior).contiguous()
+
+
+def recorded(count: int, steerer=None, policy: ToyPolicy | None = None) -> list[Episode]:
+    """Episodes of the toy policy, by default with prior noise."""
+    return rollout(ToyEnv(8), policy or ToyPolicy(), steerer or PriorSteerer(), range(count))
