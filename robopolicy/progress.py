@@ -23,13 +23,14 @@ _LINE_EVERY_S = 15.0
 class Progress:
     """`with Progress("train", 1000) as bar: bar.advance()`."""
 
-    def __init__(self, label: str, total: int, done: int = 0):
+    def __init__(self, label: str, total: int, done: int = 0, quiet: bool = False):
+        self._quiet = quiet
         self.label, self.total, self.done = label, total, done
         self._first, self._began, self._line = done, time.monotonic(), time.monotonic()
         self._bar: RichProgress | None = None
 
     def __enter__(self) -> Self:
-        if console.is_terminal:
+        if console.is_terminal and not self._quiet:
             self._bar = RichProgress(
                 TextColumn("{task.description:<24}"),
                 BarColumn(),
@@ -47,6 +48,8 @@ class Progress:
         self.done += n
         if self._bar:
             self._bar.update(self._task, completed=self.done, **({"note": note} if note else {}))
+            return
+        if self._quiet:
             return
         now = time.monotonic()
         if now - self._line > _LINE_EVERY_S or self.done == self.total:

@@ -90,7 +90,8 @@ class ChunkEnv(Protocol):
     `reset(seed=[...], options={"reset_mask": mask})` starts episodes in the masked slots (all if no
     mask). `step` executes each slot's chunk up to the step that ends its episode, never further.
     `info` of `step` holds "states" (N, K, D), "executed" (N,) (how many actions were applied; states
-    beyond are not valid), "success" (N,) bool, "doubt" (N,) float and "reason", a list of N strings.
+    beyond are not valid), "achieved" (N, K) bool (which of these states meet the task's goal),
+    "success" (N,) bool, "doubt" (N,) float and "reason", a list of N strings.
     Ended slots do nothing until they are reset.
     """
 

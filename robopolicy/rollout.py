@@ -100,6 +100,7 @@ class _Slot:
         self.noise: list[np.ndarray] = []
         self.starts: list[int] = []
         self.doubt: list[float] = []
+        self.achieved: list[bool] = []
 
     def draw(self, chunk: int, dim: int) -> np.ndarray:
         return self.rng.standard_normal((chunk, dim))
@@ -111,6 +112,7 @@ class _Slot:
         self.doubt.append(float(info["doubt"][i]))
         self.actions.extend(chunk[:executed])
         self.states.extend(info["states"][i, :executed])
+        self.achieved.extend(info["achieved"][i, :executed])
 
     def finish(self, terminated: bool, truncated: bool, info: dict, i: int, source: str) -> Episode:
         return Episode(
@@ -125,4 +127,5 @@ class _Slot:
             doubt=np.array(self.doubt, np.float32),
             source=source,
             reason=info["reason"][i],
+            achieved=np.array(self.achieved, bool),
         )

@@ -47,6 +47,7 @@ def fit(
     save_every_s: float = 30.0,
     clock: Callable[[], float] = time.monotonic,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
+    quiet: bool = False,
 ) -> list[dict[str, float]]:
     """Runs `steps` updates, resuming from `progress_file` if it exists.
 
@@ -60,6 +61,7 @@ def fit(
         save_every_s: seconds between saves.
         clock: monotonic seconds; decides only when to save.
         on_step: called after each step with its index and metrics.
+        quiet: show no progress bar (work beside another process that shows one).
 
     Returns:
         A metrics row every 1% of the steps (not part of the resumed state).
@@ -84,7 +86,7 @@ def fit(
     generator = torch.Generator()
     rows: list[dict[str, float]] = []
     every, saved_at = max(1, steps // 100), clock()
-    with Progress(label, steps, start) as bar, _interruptible() as interrupted:
+    with Progress(label, steps, start, quiet) as bar, _interruptible() as interrupted:
         for i in range(start, steps):
             generator.manual_seed(torch_seed(seed, "step", i))
             metrics = learner.step(i, generator)
@@ -102,6 +104,14 @@ def fit(
                 save(i + 1)
                 saved_at = clock()
     return rows
+
+
+@contextmanager
+def seeded_init(seed: int) -> Iterator[None]:
+    """Makes torch's default initialisation a function of `seed`, leaving the global stream untouched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 @contextmanager

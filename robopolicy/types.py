@@ -6,7 +6,7 @@ an episode, C chunks of an episode, D state, A action.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -28,6 +28,9 @@ class Episode:
         source: what produced it ("expert", "policy", "noise", "random", ...).
         strategy: the expert's named strategy, if any.
         reason: why it was cut short, if it was ("doubt", "diverged", "horizon").
+        achieved: (L,) whether the state after each action meets the task's goal. By default only the
+            last state of a successful episode does. Recorded data goes on for some steps after the
+            first success, see `sim.vector.SimVectorEnv`.
     """
 
     seed: int
@@ -42,8 +45,32 @@ class Episode:
     source: str = ""
     strategy: str = ""
     reason: str = ""
-    extra: dict[str, float] = field(default_factory=dict)
+    achieved: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+
+    def __post_init__(self) -> None:
+        if len(self.achieved) != len(self.actions):
+            self.achieved = np.zeros(len(self.actions), bool)
+            self.achieved[-1:] = self.success
 
     @property
     def length(self) -> int:
         return len(self.actions)
+
+    def until_success(self) -> Episode:
+        """The episode as it would have been had it ended at its first success."""
+        if not self.achieved.any():
+            return self
+        n = int(self.achieved.argmax()) + 1
+        chunks = int((self.chunk_starts < n).sum())
+        return replace(
+            self,
+            states=self.states[: n + 1],
+            actions=self.actions[:n],
+            achieved=self.achieved[:n],
+            noise=self.noise[:chunks],
+            chunk_starts=self.chunk_starts[:chunks],
+            doubt=self.doubt[:chunks],
+            terminated=True,
+            truncated=False,
+            reason="",
+        )

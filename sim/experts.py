@@ -27,7 +27,8 @@ class ExpertSettings:
 
     Attributes:
         p_bad: share of episodes with a systematic perception error.
-        bad_offset_m: size of that error; its sign is drawn per episode, along the x axis.
+        bad_offset_m: size of that error, along the x axis.
+        two_sided: whether its sign is drawn per episode; otherwise it is always positive.
         sigma_m: spread of the ordinary perception error, per axis.
         noise: standard deviation of the command noise, as a share of the largest command.
         p_retry: chance that a failed grasp is noticed and tried again.
@@ -36,6 +37,7 @@ class ExpertSettings:
 
     p_bad: float = 0.8
     bad_offset_m: float = 0.036
+    two_sided: bool = False
     sigma_m: float = 0.004
     noise: float = 0.1
     p_retry: float = 0.3
@@ -72,7 +74,8 @@ class ScriptedExpert:
             rng = stream(seed, "expert")
             bad = rng.random() < s.p_bad
             offset = rng.normal(0, s.sigma_m, 2)
-            offset[0] += bad * rng.choice([-1, 1]) * s.bad_offset_m
+            side = rng.choice([-1, 1]) if s.two_sided else 1
+            offset[0] += bad * side * s.bad_offset_m
             rows.append(
                 [*offset, rng.integers(len(STRATEGIES)), rng.uniform(s.slowest, 1), rng.random() < s.p_retry]
             )

@@ -24,10 +24,16 @@ class ChunkWrapper(gymnasium.Env):
     Observation (T, D): the last T states, the first one repeated at the start of an episode.
     Action (K, A). See `robopolicy.protocols.ChunkEnv` for `info`. The simulator is built at the first
     reset, so that a process that only asks for the spaces never loads it.
+
+    Args:
+        make: builds the step-level environment.
+        spec: of the task.
+        chunk: actions per step, K.
+        linger: steps by which the end of a successful episode is put off.
     """
 
-    def __init__(self, make: Callable[[], gymnasium.Env], spec: Spec, chunk: int):
-        self._make, self.spec, self.chunk = make, spec, chunk
+    def __init__(self, make: Callable[[], gymnasium.Env], spec: Spec, chunk: int, linger: int = 0):
+        self._make, self.spec, self.chunk, self.linger = make, spec, chunk, linger
         self._env: gymnasium.Env | None = None
         low, high = spec.state_range
         self.observation_space = gymnasium.spaces.Box(
@@ -37,7 +43,7 @@ class ChunkWrapper(gymnasium.Env):
         self.action_space = gymnasium.spaces.Box(np.tile(low, (chunk, 1)), np.tile(high, (chunk, 1)))
         self._history = np.zeros((spec.obs_steps, spec.state_dim), np.float32)
         self._ended = True
-        self._success = False
+        self._since_success = -1
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -46,24 +52,28 @@ class ChunkWrapper(gymnasium.Env):
             self._env = self._make()
         state, _ = self._env.reset(seed=seed)
         self._history[:] = state
-        self._ended = self._success = False
+        self._ended, self._since_success = False, -1
         return self._history.copy(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         states = np.zeros((self.chunk, self.spec.state_dim), np.float32)
-        executed, reward, terminated, truncated = 0, 0.0, False, False
+        achieved = np.zeros(self.chunk, bool)
+        executed, terminated, truncated = 0, False, False
         while self._env and executed < self.chunk and not self._ended:
-            state, gained, terminated, truncated, info = self._env.step(action[executed])
-            states[executed] = state
+            state, _, _, out_of_time, info = self._env.step(action[executed])
+            states[executed], achieved[executed] = state, info["is_success"]
             executed += 1
-            reward += float(gained)
             self._history = np.concatenate([self._history[1:], state[None]])
-            self._success = bool(info["is_success"])
+            if self._since_success >= 0 or info["is_success"]:
+                self._since_success += 1
+            terminated = self._since_success >= self.linger
+            truncated = out_of_time and self._since_success < 0
             self._ended = terminated or truncated
-        return self._history.copy(), reward, terminated, truncated, {
+        return self._history.copy(), float(terminated), terminated, truncated, {
             "states": states,
             "executed": executed,
-            "success": self._success,
+            "achieved": achieved,
+            "success": self._since_success >= 0,
             "doubt": 0.0,
             "reason": "horizon" if truncated else "",
         }
@@ -83,11 +93,14 @@ class SimVectorEnv(AsyncVectorEnv):
         task: a name in `sim.tasks.TASKS`.
         num_envs: processes; more than there are cores brings nothing.
         chunk: actions per step; the Spec's K by default, 1 for closed-loop experts.
+        linger: steps by which the end of a successful episode is put off. Data for a world model needs
+            at least K: if episodes end at success, what follows a good grasp is never seen at the later
+            steps of a chunk and the model learns, wrongly, that the object stays on the table.
     """
 
-    def __init__(self, task: str, num_envs: int, chunk: int | None = None):
+    def __init__(self, task: str, num_envs: int, chunk: int | None = None, linger: int = 0):
         self.spec = find_task(task).spec
-        build = partial(_build, task, chunk or self.spec.chunk)
+        build = partial(_build, task, chunk or self.spec.chunk, linger)
         threads = {k: os.environ.get(k) for k in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         os.environ.update(dict.fromkeys(threads, "1"))  # inherited by the workers
         try:
@@ -101,9 +114,9 @@ class SimVectorEnv(AsyncVectorEnv):
                 os.environ.pop(key) if value is None else os.environ.update({key: value})
 
 
-def _build(task: str, chunk: int) -> gymnasium.Env:
+def _build(task: str, chunk: int, linger: int) -> gymnasium.Env:
     found = find_task(task)
-    return ChunkWrapper(partial(_warm, task), found.spec, chunk)
+    return ChunkWrapper(partial(_warm, task), found.spec, chunk, linger)
 
 
 def _warm(task: str) -> gymnasium.Env:

@@ -115,6 +115,7 @@ class ImaginedEnv(VectorEnv):
         info = {
             "states": states.numpy(),
             "executed": executed.numpy(),
+            "achieved": (hit & (index < executed[:, None])).numpy(),
             "success": won.numpy(),
             "doubt": torch.where(active & sane, doubt, 0.0).numpy(),
             "reason": reason.tolist(),

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import multiprocessing
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robopolicy.checkpoint import PROGRESS, load_tensors, save_tensors, seal, write_json
 from robopolicy.config import WorldConfig
-from robopolicy.errors import BadInput
-from robopolicy.seeding import stream
+from robopolicy.data.episodes import dataset_info, load_episodes
+from robopolicy.errors import BadInput, Interrupted, RoboPolicyError
+from robopolicy.seeding import stream, torch_seed
 from robopolicy.spec import Spec
-from robopolicy.train import load_optimizer_state, optimizer_state
+from robopolicy.train import fit, load_optimizer_state, optimizer_state, seeded_init
 from robopolicy.types import Episode
 from world_models.denoiser import Denoiser
 from world_models.state import StateWorldModel
 
 _RIDGE = 1e-3
 _EMA = 0.999
+_INTERRUPTED = 130
 
 
 @dataclass
@@ -64,8 +70,7 @@ def windows(episodes: list[Episode], spec: Spec) -> Windows:
         ahead = starts[:, None] + np.arange(k)
         mask = ahead < n
         actions = np.where(mask[..., None], e.actions[np.minimum(ahead, n - 1)], 0)
-        success = np.zeros_like(mask, np.float32)
-        success[ahead == n - 1] = float(e.success)
+        success = np.where(mask, e.achieved[np.minimum(ahead, n - 1)], False).astype(np.float32)
         row = (e.states[past], actions, e.states[np.minimum(ahead + 1, n)], mask, success)
         parts.append((*row, np.full(n, number)))
     if not parts:
@@ -189,6 +194,123 @@ class SuccessLearner:
         head = {k[5:]: v for k, v in tensors.items() if k.startswith("head.")}
         self.model.success_head.load_state_dict(head)
         load_optimizer_state(self.optimizer, "optimizer", tensors)
+
+
+def train_world(
+    datasets: list[Path], out: Path, config: WorldConfig, seed: int, processes: int = 2
+) -> dict[str, Any]:
+    """Trains a world model on recorded episodes and seals it in `out`; resumes if interrupted.
+
+    Args:
+        datasets: folders written by `robopolicy.data.writer`; the more failures, the better.
+        out: the world model's folder.
+        config: sizes and numbers of steps.
+        seed: of every random draw.
+        processes: ensemble members are spread over this many; the result does not depend on it.
+
+    Returns:
+        Held-out errors per field, composition of the data, and loss curves.
+
+    Raises:
+        BadInput: if the data is unusable; nothing has been written.
+        Interrupted: on Ctrl-C, after saving.
+    """
+    spec, train, held_out = _load(datasets, config, seed)
+    data = windows(train, spec)
+    model = _fresh(spec, config, seed)
+    fit_statistics(model, data)
+    learner = SuccessLearner(model, data)  # refuses one-sided data before anything is written
+    out.mkdir(parents=True, exist_ok=True)
+
+    groups = [list(range(p, config.members, processes)) for p in range(min(processes, config.members))]
+    context = multiprocessing.get_context("spawn")
+    others = [
+        context.Process(target=_train_members, args=(datasets, out, config, seed, group, True))
+        for group in groups[1:]
+    ]
+    for process in others:
+        process.start()
+    try:
+        _train_members(datasets, out, config, seed, groups[0], False)
+    finally:
+        for process in others:
+            process.join()
+    for process in others:
+        if process.exitcode == _INTERRUPTED:
+            raise Interrupted("world model: stopped; run again to resume")
+        if process.exitcode:
+            raise RoboPolicyError(f"world model: a member's training ended with code {process.exitcode}")
+
+    curves = []
+    for i, member in enumerate(model.members):
+        tensors, meta = load_tensors(out / f"member-{i}.safetensors")
+        member.load_state_dict(tensors)
+        curves.append(meta["curve"])
+    curve = fit(learner, config.success_steps, torch_seed(seed, "success"), "success head")
+    report = {
+        "held_out": calibrate(model.eval(), windows(held_out, spec), seed),
+        "episodes": {
+            source: {"episodes": n, "successes": sum(e.success for e in train if e.source == source)}
+            for source, n in Counter(e.source for e in train).items()
+        },
+        "windows": len(data),
+    }
+    save_tensors(out / "model.safetensors", model.state_dict())
+    starts = torch.from_numpy(np.stack([np.repeat(e.states[:1], spec.obs_steps, 0) for e in train]))
+    save_tensors(out / "starts.safetensors", {"starts": starts})
+    write_json(out / "config.json", {"world": dataclasses.asdict(config), "seed": seed, "report": report})
+    seal(out, "world", spec, ["config.json", "model.safetensors", "starts.safetensors"])
+    for i in range(config.members):
+        (out / f"member-{i}.safetensors").unlink()
+    return {**report, "curves": {"members": curves, "success": curve}}
+
+
+def _load(datasets: list[Path], config: WorldConfig, seed: int) -> tuple[Spec, list[Episode], list[Episode]]:
+    spec, _ = dataset_info(datasets[0])
+    for folder in datasets[1:]:
+        spec.require(dataset_info(folder)[0], str(folder))
+    train, held_out = split(load_episodes(datasets), config.held_out, seed)
+    if not train:
+        raise BadInput("episodes", "at least 2", 1)
+    return spec, train, held_out
+
+
+def _fresh(spec: Spec, config: WorldConfig, seed: int) -> StateWorldModel:
+    with seeded_init(torch_seed(seed, "world-init")):
+        return StateWorldModel(spec, config)
+
+
+def _train_members(
+    datasets: list[Path], out: Path, config: WorldConfig, seed: int, members: list[int], quiet: bool
+) -> None:
+    """Trains some members; runs in a process of its own, so it rebuilds everything from the files."""
+    torch.set_num_threads(1)
+    spec, train, _ = _load(datasets, config, seed)
+    data = windows(train, spec)
+    model = _fresh(spec, config, seed)
+    fit_statistics(model, data)
+    for i in members:
+        finished, progress = out / f"member-{i}.safetensors", out / f"member-{i}-{PROGRESS}"
+        if finished.is_file():
+            continue
+        learner = MemberLearner(model, i, data, config)
+        label = f"world model {i + 1}/{config.members}"
+        try:
+            curve = fit(
+                learner,
+                config.steps,
+                torch_seed(seed, "member", i),
+                label,
+                progress,
+                dataclasses.asdict(config),
+                quiet=quiet,
+            )
+        except Interrupted:
+            if quiet:
+                raise SystemExit(_INTERRUPTED) from None
+            raise
+        save_tensors(finished, learner.average, {"curve": curve})
+        progress.unlink(missing_ok=True)
 
 
 def one_cycle(share: float, warm: float = 0.05) -> float:
