@@ -1,52 +1,82 @@
 """Scripted experts that err as people do.
 
-An operator sees the object where it is not (each episode has its own perception error, often one of
-a few systematic ones), prefers one of several ways to approach, moves with noise and at varying
-speed, notices a failed grasp sometimes and tries again. Failures are kept: they are data.
+An operator sees the object where it is not (a systematic error of the person plus one of the episode),
+has a way of approaching it, moves with noise and at varying speed, notices a failed grasp sometimes
+and tries again. Failures are kept: they are data.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from robopolicy.errors import BadInput
 from robopolicy.protocols import Carry
 from robopolicy.seeding import stream
 from robopolicy.spec import Spec
 
-STRATEGIES = ("from above", "slanted", "sweeping")
-_APPROACH, _DESCEND, _CLOSE, _LIFT = range(4)
+# How an object is approached: by way of a point relative to it, in metres.
+_VIA_POINTS = {
+    "from above": (0.0, 0.0, 0.13),
+    "slanted": (0.09, 0.0, 0.07),
+    "sweeping": (0.03, 0.09, 0.08),
+}
+STRATEGIES = tuple(_VIA_POINTS)
+_VIA, _APPROACH, _DESCEND, _CLOSE, _LIFT = range(5)
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One person at the controls.
+
+    Attributes:
+        strategy: how the object is approached, one of `STRATEGIES`.
+        share: weight of this operator among the episodes.
+        offset_m: systematic perception error in x and y.
+        sigma_m: spread of the perception error from episode to episode, per axis.
+    """
+
+    strategy: str
+    share: float = 1.0
+    offset_m: tuple[float, float] = (0.0, 0.0)
+    sigma_m: float = 0.004
+
+    def __post_init__(self) -> None:
+        if self.strategy not in STRATEGIES:
+            raise BadInput("operator.strategy", f"one of {STRATEGIES}", self.strategy)
 
 
 @dataclass(frozen=True)
 class ExpertSettings:
-    """How good an operator is. Saved with every dataset.
+    """Who gives the demonstrations. Saved with every dataset.
 
     Attributes:
-        p_bad: share of episodes with a systematic perception error.
-        bad_offset_m: size of that error, along the x axis.
-        two_sided: whether its sign is drawn per episode; otherwise it is always positive.
-        sigma_m: spread of the ordinary perception error, per axis.
+        operators: each episode is driven by one of them.
         noise: standard deviation of the command noise, as a share of the largest command.
         p_retry: chance that a failed grasp is noticed and tried again.
-        slowest: slowest operator's speed as a share of the fastest.
+        slowest: slowest speed of an episode as a share of the fastest.
     """
 
-    p_bad: float = 0.8
-    bad_offset_m: float = 0.036
-    two_sided: bool = False
-    sigma_m: float = 0.004
+    operators: tuple[Operator, ...]
     noise: float = 0.1
-    p_retry: float = 0.3
+    p_retry: float = 0.2
     slowest: float = 0.8
 
 
 EXPERTS = {
-    "sloppy": ExpertSettings(),
-    "careful": ExpertSettings(p_bad=0.0, p_retry=1.0, noise=0.05),
+    # One careful operator and two whose camera is miscalibrated.
+    "mixed": ExpertSettings(
+        (
+            Operator("from above", 0.45),
+            Operator("slanted", 0.3, (0.045, 0.0)),
+            Operator("sweeping", 0.25, (0.045, 0.0)),
+        )
+    ),
+    "careful": ExpertSettings(tuple(Operator(s) for s in STRATEGIES), noise=0.05, p_retry=1.0),
 }
 
 
@@ -59,26 +89,23 @@ class ScriptedExpert:
     """
 
     def __init__(self, spec: Spec, settings: ExpertSettings):
-        import dataclasses
-
-        self.spec = dataclasses.replace(spec, chunk=1)
+        self.spec = replace(spec, chunk=1)
         self.settings = settings
         self._eef, self._cube = spec.slice_of("eef_pos"), spec.slice_of("cube_pos")
+        self._via = torch.tensor(list(_VIA_POINTS.values()))
         self._high = torch.from_numpy(spec.action_range[1])
 
     def initial(self, seeds: Sequence[int]) -> Carry:
         """The operator of each episode: a function of its seed."""
         s = self.settings
+        shares = np.array([o.share for o in s.operators])
         rows = []
         for seed in seeds:
             rng = stream(seed, "expert")
-            bad = rng.random() < s.p_bad
-            offset = rng.normal(0, s.sigma_m, 2)
-            side = rng.choice([-1, 1]) if s.two_sided else 1
-            offset[0] += bad * side * s.bad_offset_m
-            rows.append(
-                [*offset, rng.integers(len(STRATEGIES)), rng.uniform(s.slowest, 1), rng.random() < s.p_retry]
-            )
+            operator = s.operators[rng.choice(len(shares), p=shares / shares.sum())]
+            offset = rng.normal(operator.offset_m, operator.sigma_m)
+            strategy = STRATEGIES.index(operator.strategy)
+            rows.append([*offset, strategy, rng.uniform(s.slowest, 1), rng.random() < s.p_retry])
         table = torch.tensor(rows, dtype=torch.float32)
         zero = torch.zeros(len(rows))
         return {
@@ -103,11 +130,11 @@ class ScriptedExpert:
         # Perception errors are about where the object is, so they vanish once it moves in the hand.
         seen = cube.clone()
         seen[:, :2] += offset
+        via = seen + self._via[strategy.long()]
+        above = seen + torch.tensor([0.0, 0.0, 0.05])
         away = (eef[:, :2] - seen[:, :2]).norm(dim=-1)
-        lateral = torch.where(strategy == 2, 0.03, 0.0) * (away > 0.03)
-        height = torch.where(strategy == 1, 0.02 + 0.8 * away, torch.full_like(away, 0.06))
-        above = seen + torch.stack([torch.zeros_like(away), lateral, height], -1)
 
+        phase = torch.where((phase == _VIA) & ((eef - via).norm(dim=-1) < 0.03), _APPROACH, phase)
         phase = torch.where((phase == _APPROACH) & (away < 0.012), _DESCEND, phase)
         down = (phase == _DESCEND) & (eef[:, 2] - cube[:, 2] < 0.006)
         timer = torch.where(down, 0.0, timer)
@@ -120,6 +147,7 @@ class ScriptedExpert:
         retry = torch.where(again, 0.0, retry)
 
         target = torch.where((phase == _APPROACH)[:, None], above, seen)
+        target = torch.where((phase == _VIA)[:, None], via, target)
         target = torch.where((phase == _LIFT)[:, None], eef + torch.tensor([0.0, 0.0, 0.1]), target)
         reach = torch.where((phase == _CLOSE)[:, None], 0.0, 1.2 * (target - eef))
         speed = carry["speed"][:, None] * self._high[0]
