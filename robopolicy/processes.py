@@ -1,0 +1,97 @@
+"""Processes that start together, are watched together and never outlive whoever started them."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from robopolicy.errors import RoboPolicyError
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_LAST_LINES = 15
+
+
+class ProcessDied(RoboPolicyError):
+    """A process that had to stay alive ended; the message holds the end of its log."""
+
+
+def stop_on_signals() -> threading.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+class Processes:
+    """Named child processes `python -m MODULE ARGS`, stopped in the order they are given to `stop`.
+
+    Args:
+        logs: folder for one log file per process.
+        env: environment variables of the children.
+    """
+
+    def __init__(self, logs: Path, env: Mapping[str, str]):
+        self._logs, self._env = logs, dict(env)
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str, command: Sequence[str]) -> None:
+        """Starts Python with the arguments `command` as `name`."""
+        with open(self.log(name), "wb") as log:
+            self._children[name] = subprocess.Popen(
+                [sys.executable, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._env,
+                # Ctrl-C goes to the supervisor alone, which stops the others in order.
+                start_new_session=True,
+                # Between fork and exec it makes one system call and takes no lock.
+                preexec_fn=_die_with_parent,  # noqa: PLW1509
+            )
+
+    def log(self, name: str) -> Path:
+        return self._logs / f"{name}.log"
+
+    def pid(self, name: str) -> int:
+        return self._children[name].pid
+
+    def require_alive(self) -> None:
+        """Raises ProcessDied if any process has ended."""
+        for name, child in self._children.items():
+            if child.poll() is not None:
+                lines = self.log(name).read_text(errors="replace").splitlines()[-_LAST_LINES:]
+                text = "\n  ".join(lines)
+                raise ProcessDied(f"{name} ended with code {child.returncode}:\n  {text}")
+
+    def stop(self, names: Sequence[str] = (), grace_s: float = 3.0) -> dict[str, int]:
+        """Ends processes one after the other: SIGTERM, then SIGKILL after `grace_s`.
+
+        Args:
+            names: the order; all others follow.
+            grace_s: how long each may take to end by itself.
+
+        Returns:
+            Exit code by name (negative: killed by that signal).
+        """
+        order = [*(n for n in names if n in self._children), *(n for n in self._children if n not in names)]
+        for name in order:
+            child = self._children[name]
+            child.terminate()
+            try:
+                child.wait(grace_s)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+        return {name: self._children[name].returncode for name in order}
+
+
+def _die_with_parent() -> None:
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,174 @@
+"""The policy server: the only process that knows torch at deployment, behind a local socket.
+
+    {"kind": "hello"}                            -> spec, fingerprint, epoch
+    {"kind": "reset", seed}                      -> epoch                       begins an episode
+    {"kind": "act", obs (T, D) float32, step}    -> chunk (K, A), epoch, step, ms
+    {"kind": "ping"}                             -> epoch
+    {"kind": "stats"}                            -> count, p50_ms, p99_ms
+
+Each connection is a session with its own noise stream and carry. The noise of a session is drawn exactly as
+`robopolicy.rollout` draws it, so a served episode is the episode that evaluation would have run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from robopolicy.errors import BadInput
+from robopolicy.processes import stop_on_signals
+from robopolicy.protocols import Carry, Policy, Steerer
+from robopolicy.rollout import PriorSteerer
+from robopolicy.seeding import stream
+from robopolicy.wire import Array, Handler, Message, Server
+
+_REMEMBERED = 2000
+
+
+class PolicyService:
+    """A frozen policy and its steerer, shared by all sessions; one inference at a time.
+
+    Args:
+        policy: what acts.
+        steerer: what chooses its noise.
+        epoch: number of this life of the server; a client that sees another one knows that all sessions
+            are gone.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        steerer: Steerer,
+        epoch: int,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.policy, self.steerer, self.epoch, self.clock = policy, steerer, epoch, clock
+        self._lock = threading.Lock()
+        self._latencies_ms: deque[float] = deque(maxlen=_REMEMBERED)
+
+    @torch.no_grad()
+    def infer(self, obs: np.ndarray, prior: np.ndarray, carry: Carry) -> tuple[np.ndarray, Carry, float]:
+        """Chunk (K, A) for one observation (T, D) and one draw of noise (K, A); next carry; milliseconds."""
+        began = self.clock()
+        with self._lock:
+            state = torch.from_numpy(obs[None].copy())
+            noise = self.steerer.noise(state, torch.from_numpy(prior.astype(np.float32))[None])
+            actions, carry = self.policy.sample(state, carry, noise)
+            chunk = actions[0].numpy()
+        ms = 1000 * (self.clock() - began)
+        self._latencies_ms.append(ms)
+        return chunk, carry, ms
+
+    def warm_up(self) -> None:
+        """One inference, so that the first real one is not slow; leaves no trace in the statistics."""
+        spec = self.policy.spec
+        middle = spec.state_range.mean(0)
+        obs = np.tile(middle, (spec.obs_steps, 1)).astype(np.float32)
+        self.infer(obs, np.zeros((spec.chunk, spec.action_dim)), self.policy.initial([0]))
+        self._latencies_ms.clear()
+
+    def stats(self) -> Message:
+        times = list(self._latencies_ms)
+        p50, p99 = np.percentile(times, [50, 99]).tolist() if times else (0.0, 0.0)
+        return {"count": len(times), "p50_ms": p50, "p99_ms": p99}
+
+    def connect(self) -> Mapping[str, Handler]:
+        """Handlers of a new session."""
+        spec, session = self.policy.spec, _Session(self)
+        hello: Message = {"spec": spec.to_dict(), "fingerprint": spec.fingerprint, "epoch": self.epoch}
+        return {
+            "hello": Handler({}, lambda: hello),
+            "ping": Handler({}, lambda: {"epoch": self.epoch}),
+            "stats": Handler({}, self.stats),
+            "reset": Handler({"seed": int}, session.reset),
+            "act": Handler(
+                {"obs": Array("float32", (spec.obs_steps, spec.state_dim)), "step": int}, session.act
+            ),
+        }
+
+
+class _Session:
+    """One client's episode."""
+
+    def __init__(self, service: PolicyService):
+        self._service = service
+        self._rng: np.random.Generator | None = None
+        self._carry: Carry = {}
+
+    def reset(self, seed: int) -> Message:
+        if seed < 0:
+            raise BadInput("reset.seed", "a non-negative integer", seed)
+        self._rng = stream(seed, "policy-noise")
+        self._carry = self._service.policy.initial([seed])
+        return {"epoch": self._service.epoch}
+
+    def act(self, obs: np.ndarray, step: int) -> Message:
+        spec = self._service.policy.spec
+        if self._rng is None:
+            raise BadInput("act", "a reset before the first act", "none")
+        # Before the noise is drawn: a refused observation must not shift the stream of the episode.
+        obs = spec.check_obs(obs, "obs")
+        prior = self._rng.standard_normal((spec.chunk, spec.action_dim))
+        chunk, self._carry, ms = self._service.infer(obs, prior, self._carry)
+        if chunk.shape != prior.shape or not np.isfinite(chunk).all():
+            raise BadInput("chunk", f"finite actions {prior.shape} from the policy", chunk.tolist())
+        return {"chunk": chunk.astype(np.float32), "epoch": self._service.epoch, "step": step, "ms": ms}
+
+
+def serve(
+    policy: Policy,
+    steerer: Steerer | None,
+    address: str,
+    stop: threading.Event,
+    on_ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Answers requests at `address` until `stop` is set.
+
+    Args:
+        policy: what acts.
+        steerer: what chooses its noise; none for the plain policy.
+        address: a socket path or "127.0.0.1:PORT".
+        stop: ends the server.
+        on_ready: called once requests are answered.
+    """
+    service = PolicyService(policy, steerer or PriorSteerer(), epoch=time.monotonic_ns())
+    service.warm_up()
+    with Server(address, service.connect):
+        on_ready()
+        stop.wait()
+
+
+def main(args: list[str] | None = None) -> int:
+    """`python -m robopolicy.serve --policy DIR --address SOCKET`: serves until SIGTERM or Ctrl-C."""
+    parser = argparse.ArgumentParser("robopolicy.serve", description=main.__doc__)
+    parser.add_argument("--policy", type=Path, required=True, help="saved policy")
+    parser.add_argument("--steerer", type=Path, help="saved steerer of that policy")
+    parser.add_argument("--address", required=True, help="socket path or 127.0.0.1:PORT")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    options = parser.parse_args(args)
+    stop = stop_on_signals()
+    torch.set_num_threads(options.threads)
+    try:
+        from robopolicy.policies.load import load_policy
+        from robopolicy.steering.load import load_steerer
+
+        policy = load_policy(options.policy)
+        steerer = load_steerer(options.steerer, policy) if options.steerer else None
+        serve(policy, steerer, options.address, stop, lambda: print("ready", flush=True))
+    except BadInput as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""The simulated arm as a ROS robot: publishes what `sim.plant` measures, passes on what it is commanded.
+
+The robot's own timeout is in the plant: if this node or the gate dies, the arm holds.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import OrderedDict
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from robopolicy.errors import BadInput
+from robopolicy.spec import Spec
+from robopolicy.wire import Client, Message, WireError
+from ros_nodes.convert import MESSAGES, by_name, from_trajectory, stamp_to_ns, to_message
+from ros_nodes.running import COMMAND_QOS, STATE_QOS, RobotNode, run
+
+_WAIT_S = 0.2
+_PATIENCE_S = 2.0
+_REMEMBERED = 64
+_WARN_EVERY_S = 1.0
+
+
+class ArmNode(RobotNode):
+    """Joins the plant's socket to the topics of the contract.
+
+    Topics out: those of the contract's state. Topic in: `command`. Service: `~/reset`, which starts the
+    episode of the parameter `seed`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("arm")
+        address = self.text_parameter("plant", "", "socket of sim.plant")
+        self.declare_seed()
+        self._commands, self._states = Client(address, _PATIENCE_S), Client(address, _PATIENCE_S)
+        self._spec = Spec.from_dict(self._commands.request("hello")["spec"])
+        self.contract.check_spec(self._spec)
+        # Which of the plant's states a stamp stands for.
+        self._serials: OrderedDict[int, int] = OrderedDict()
+        self._outlets = {
+            s.topic: self.create_publisher(MESSAGES[s.type], s.topic, STATE_QOS)
+            for s in self.contract.streams
+        }
+        group = MutuallyExclusiveCallbackGroup()
+        self.create_subscription(
+            JointTrajectory, "command", self._on_command, COMMAND_QOS, callback_group=group
+        )
+        self.create_service(Trigger, "~/reset", self._on_reset, callback_group=group)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watch")
+        self._thread.start()
+
+    def _watch(self) -> None:
+        """Publishes each new state of the plant as soon as it is there."""
+        serial = 0
+        try:
+            while not self._stop.is_set():
+                status = self._states.request("wait", after=serial, within_s=_WAIT_S)
+                if status["serial"] > serial:
+                    serial = status["serial"]
+                    self._publish(status)
+        except (WireError, BadInput) as e:
+            self.fail(f"plant: {e}")
+
+    def _publish(self, status: Message) -> None:
+        stamp = self.wall_ns()
+        self._serials[stamp] = status["serial"]
+        while len(self._serials) > _REMEMBERED:
+            self._serials.popitem(last=False)
+        state = dict(zip(self._spec.state_names, status["state"].tolist(), strict=True))
+        for stream in self.contract.streams:
+            message = to_message(stream, state, stamp, self.contract.frame)
+            self._outlets[stream.topic].publish(message)
+
+    def _on_command(self, message: JointTrajectory) -> None:
+        serial = self._serials.get(stamp_to_ns(message.header.stamp))
+        if serial is None:
+            return  # answers a state from before a reset, or none of ours
+        try:
+            actions = from_trajectory(message, self.contract.frame)
+            if len(actions) > 1:
+                raise BadInput("command", "one point, or none for hold", len(actions))
+            if len(actions) == 0:
+                self._commands.request("hold", serial=serial)
+            else:
+                row = by_name(message.joint_names, self._spec.action_names, actions[0])
+                self._commands.request("command", serial=serial, action=row.astype("float32"))
+        except BadInput as e:
+            self.get_logger().warning(f"command refused: {e}", throttle_duration_sec=_WARN_EVERY_S)
+        except WireError as e:
+            self.fail(f"plant: {e}")
+
+    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        try:
+            self._commands.request("reset", seed=self.seed)
+            response.success = True
+        except BadInput as e:
+            response.message = str(e)
+        except WireError as e:
+            response.message = str(e)
+            self.fail(f"plant: {e}")
+        return response
+
+    def finish(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=_PATIENCE_S)
+        self._commands.close()
+        self._states.close()
+
+
+def main() -> int:
+    """`python -m ros_nodes.arm_node --ros-args -p contract:=panda_sim -p plant:=SOCKET`."""
+    return run(ArmNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

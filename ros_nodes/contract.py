@@ -1,0 +1,293 @@
+"""The robot contract: one YAML that says which topics carry which numbers, and what is allowed.
+
+Read by every node before it does anything, and checked against the Spec of the policy before the arm can be
+armed. Pure: no ROS, no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from robopolicy.errors import BadInput
+from robopolicy.spec import Spec
+from ros_nodes.limits import Limits, Timing
+
+_CONFIG = Path(__file__).parent / "config"
+_TYPES = ("sensor_msgs/JointState", "geometry_msgs/PointStamped", "geometry_msgs/PoseStamped")
+_KEYS = {"robot", "fps", "frame", "state", "action", "workspace", "timing", "simulation"}
+_ROTATION_SIZE = 6
+
+
+@dataclass(frozen=True)
+class Joint:
+    """One entry of a JointState: its ROS name, the element of the Spec it carries, its unit."""
+
+    name: str
+    element: str
+    unit: str
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One topic that carries part of the state.
+
+    Attributes:
+        topic: relative name.
+        type: one of JointState, PointStamped, PoseStamped.
+        joints: entries of a JointState.
+        position: elements for x, y, z in metres, for the other types.
+        rotation: elements for the first two columns of the rotation matrix, for PoseStamped.
+    """
+
+    topic: str
+    type: str
+    joints: tuple[Joint, ...] = ()
+    position: tuple[str, ...] = ()
+    rotation: tuple[str, ...] = ()
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Unit by element name."""
+        return {
+            **{j.element: j.unit for j in self.joints},
+            **dict.fromkeys(self.position, "m"),
+            **dict.fromkeys(self.rotation, "1"),
+        }
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """How `sim.plant` plays this robot.
+
+    Attributes:
+        task: name of its task.
+        timeout_s: in lockstep, how long simulated time waits for a command.
+    """
+
+    task: str
+    timeout_s: float
+
+
+@dataclass(frozen=True)
+class Contract:
+    """A robot, as the nodes see it.
+
+    Attributes:
+        robot: its name, the same as in the Spec.
+        fps: control rate in Hz.
+        frame: frame of all points, poses and displacements.
+        streams: topics that together carry the whole state.
+        limits: what one command may be.
+        action_units: unit by action name.
+        guarded: state elements of the point that the workspace confines.
+        timing: deadlines of the gate.
+        max_gap_s: states further apart are not one history; None in lockstep, where time waits.
+        simulation: for a simulated robot.
+    """
+
+    robot: str
+    fps: float
+    frame: str
+    streams: tuple[Stream, ...]
+    limits: Limits
+    action_units: Mapping[str, str]
+    guarded: tuple[str, ...]
+    timing: Timing
+    max_gap_s: float | None
+    simulation: Simulation | None
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """All state elements, in the order of the topics (not that of the Spec)."""
+        return tuple(e for s in self.streams for e in s.units)
+
+    def check_spec(self, spec: Spec) -> None:
+        """Refuses a Spec that this robot does not fulfil, naming the field that differs."""
+        _same("robot", self.robot, spec.robot)
+        _same("fps", float(self.fps), float(spec.fps))
+        own = {e: u for s in self.streams for e, u in s.units.items()}
+        _same("state", own, {n: f.unit for f in spec.state for n in f.names})
+        _same("action", dict(self.action_units), {n: f.unit for f in spec.action for n in f.names})
+        low, high = spec.action_range.astype(np.float64)
+        order = [spec.action_names.index(n) for n in self.limits.names]
+        slack = 1e-6 * (high - low)
+        if (self.limits.low < (low - slack)[order]).any() or (self.limits.high > (high + slack)[order]).any():
+            limits = {n: (float(low[i]), float(high[i])) for i, n in enumerate(spec.action_names)}
+            got = dict(zip(self.limits.names, zip(self.limits.low, self.limits.high, strict=True), strict=True))
+            raise BadInput("contract action limits", f"inside those of the policy {limits}", got)
+
+    def lockstep(self) -> Contract:
+        """The same robot when its simulated time waits for commands: deadlines must not be shorter."""
+        if self.simulation is None:
+            raise BadInput("lockstep", "a simulated robot", self.robot)
+        wait = self.simulation.timeout_s
+        longer = {
+            "state_max_age_s": 4 * wait,
+            "chunk_max_age_s": 4 * wait,
+            "chunk_life_s": 4 * wait,
+            "hold_after_s": wait / 2,
+        }
+        timing = dataclasses.replace(self.timing, **longer)
+        return dataclasses.replace(self, timing=timing, max_gap_s=None)
+
+    @classmethod
+    def load(cls, name: str | Path) -> Contract:
+        """Reads a contract: a path, or the name of one that is shipped (such as "panda_sim").
+
+        Raises:
+            BadInput: naming the field at fault.
+        """
+        path = Path(name)
+        if path.suffix not in (".yaml", ".yml"):
+            path = _CONFIG / f"{name}.yaml"
+        if not path.is_file():
+            shipped = sorted(p.stem for p in _CONFIG.glob("*.yaml"))
+            raise BadInput("robot", f"a contract file or one of {shipped}", name)
+        try:
+            data = yaml.safe_load(path.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as e:
+            raise BadInput(str(path), "YAML", e) from e
+        return cls.from_dict(data)
+
+    @classmethod
+    def from_dict(cls, data: object) -> Contract:
+        """Builds a contract; unknown and missing keys are refused."""
+        top = _keys(data, "contract", _KEYS - {"workspace", "simulation"}, {"workspace", "simulation"})
+        fps = _number(top["fps"], "fps", 1.0, 1000.0)
+        streams = tuple(_stream(s, f"state[{i}]") for i, s in enumerate(_list(top["state"], "state")))
+        elements = [e for s in streams for e in s.units]
+        _unique([s.topic for s in streams], "state topics")
+        _unique(elements, "state elements")
+        limits, units, guarded = _limits(top["action"], top.get("workspace"), elements)
+        timing = _keys(top["timing"], "timing", _timing_keys(True), _timing_keys(False) | {"max_gap_s"})
+        gap = _number(timing.pop("max_gap_s", 1.5 / fps), "timing.max_gap_s", 0.0, 60.0)
+        return cls(
+            robot=_text(top["robot"], "robot"),
+            fps=fps,
+            frame=_text(top["frame"], "frame"),
+            streams=streams,
+            limits=limits,
+            action_units=units,
+            guarded=guarded,
+            timing=Timing(period_s=1 / fps, **timing),
+            max_gap_s=gap,
+            simulation=_simulation(top.get("simulation")),
+        )
+
+
+def _timing_keys(required: bool) -> set[str]:
+    fields = (f for f in dataclasses.fields(Timing) if f.name != "period_s")
+    return {f.name for f in fields if (f.default is dataclasses.MISSING) is required}
+
+
+def _stream(data: object, where: str) -> Stream:
+    kind = _text(_keys(data, where, {"topic", "type"}, {"joints", "position", "rotation"})["type"], where)
+    if kind not in _TYPES:
+        raise BadInput(f"{where}.type", f"one of {_TYPES}", kind)
+    wanted = {"joints"} if kind == _TYPES[0] else {"position"}
+    optional = {"rotation"} if kind == _TYPES[2] else set()
+    own = _keys(data, where, {"topic", "type"} | wanted, optional)
+    topic = _text(own["topic"], f"{where}.topic")
+    if kind == _TYPES[0]:
+        entries = _keys(own["joints"], f"{where}.joints")
+        joints = []
+        for name, entry in entries.items():
+            entry = _keys(entry, f"{where}.joints.{name}", {"element", "unit"})
+            joints.append(Joint(name, _text(entry["element"], name), _text(entry["unit"], name)))
+        if not joints:
+            raise BadInput(f"{where}.joints", "at least one joint", "none")
+        return Stream(topic, kind, joints=tuple(joints))
+    position = _names(own["position"], f"{where}.position", 3)
+    rotation = _names(own["rotation"], f"{where}.rotation", _ROTATION_SIZE) if "rotation" in own else ()
+    return Stream(topic, kind, position=position, rotation=rotation)
+
+
+def _limits(
+    action: object, workspace: object, elements: list[str]
+) -> tuple[Limits, dict[str, str], tuple[str, ...]]:
+    entries = _keys(action, "action")
+    numbers = ("low", "high", "max_change", "hold")
+    rows = {n: _keys(e, f"action.{n}", {"unit", *numbers}) for n, e in entries.items()}
+    names = tuple(rows)
+    columns = {
+        k: np.array([_number(rows[n][k], f"action.{n}.{k}") for n in names], np.float64) for k in numbers
+    }
+    units = {n: _text(rows[n]["unit"], f"action.{n}.unit") for n in names}
+    if workspace is None:
+        return Limits(names, **columns), units, ()
+    box = _keys(workspace, "workspace", {"point", "moved_by", "low", "high"})
+    point = _names(box["point"], "workspace.point", 3)
+    moved_by = _names(box["moved_by"], "workspace.moved_by", 3)
+    if not set(point) <= set(elements):
+        raise BadInput("workspace.point", f"three of {elements}", point)
+    if not set(moved_by) <= set(names):
+        raise BadInput("workspace.moved_by", f"three of {names}", moved_by)
+    low, high = (
+        np.array([_number(x, f"workspace.{k}") for x in _list(box[k], f"workspace.{k}")], np.float64)
+        for k in ("low", "high")
+    )
+    indices = tuple(names.index(n) for n in moved_by)
+    return Limits(names, **columns, moved_by=indices, box_low=low, box_high=high), units, point
+
+
+def _simulation(data: object) -> Simulation | None:
+    if data is None:
+        return None
+    own = _keys(data, "simulation", {"task", "timeout_s"})
+    timeout = _number(own["timeout_s"], "simulation.timeout_s", 0.01, 10.0)
+    return Simulation(_text(own["task"], "simulation.task"), timeout)
+
+
+def _keys(
+    data: object, where: str, required: set[str] | None = None, optional: set[str] | None = None
+) -> dict[str, Any]:
+    if not isinstance(data, dict) or not all(isinstance(k, str) for k in data):
+        raise BadInput(where, "a mapping with names as keys", data)
+    if required is not None and not required <= set(data) <= required | (optional or set()):
+        raise BadInput(where, f"the keys {sorted(required)}, perhaps {sorted(optional or ())}", sorted(data))
+    return dict(data)
+
+
+def _list(data: object, where: str) -> list[Any]:
+    if not isinstance(data, list) or not data:
+        raise BadInput(where, "a list", data)
+    return data
+
+
+def _text(data: object, where: str) -> str:
+    if not isinstance(data, str) or not data:
+        raise BadInput(where, "text", data)
+    return data
+
+
+def _names(data: object, where: str, size: int) -> tuple[str, ...]:
+    names = tuple(_text(x, where) for x in _list(data, where))
+    if len(names) != size:
+        raise BadInput(where, f"{size} names", names)
+    _unique(names, where)
+    return names
+
+
+def _number(data: object, where: str, low: float = -1e6, high: float = 1e6) -> float:
+    # A bool is an int in Python, and YAML reads "yes" as one.
+    if isinstance(data, bool) or not isinstance(data, int | float) or not low <= data <= high:
+        raise BadInput(where, f"a number in [{low:g}, {high:g}]", data)
+    return float(data)
+
+
+def _unique(names: Iterable[str], where: str) -> None:
+    listed = list(names)
+    if len(set(listed)) != len(listed):
+        raise BadInput(where, "unique names", listed)
+
+
+def _same(field: str, own: object, spec: object) -> None:
+    if own != spec:
+        raise BadInput(f"contract {field}", f"{spec} as in the policy's Spec", own)

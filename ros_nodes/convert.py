@@ -1,0 +1,156 @@
+"""State elements and actions to ROS messages and back; by name, never by order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Duration, Time
+from geometry_msgs.msg import PointStamped, PoseStamped
+from sensor_msgs.msg import JointState
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from robopolicy.errors import BadInput
+from ros_nodes.contract import Stream
+
+MESSAGES: dict[str, Any] = {
+    "sensor_msgs/JointState": JointState,
+    "geometry_msgs/PointStamped": PointStamped,
+    "geometry_msgs/PoseStamped": PoseStamped,
+}
+_SECOND = 1_000_000_000
+
+
+def stamp_to_ns(stamp: Time) -> int:
+    return stamp.sec * _SECOND + stamp.nanosec
+
+
+def ns_to_stamp(ns: int) -> Time:
+    return Time(sec=ns // _SECOND, nanosec=ns % _SECOND)
+
+
+def to_message(stream: Stream, state: Mapping[str, float], stamp_ns: int, frame: str) -> Any:
+    """The message of one topic for the state elements `state`."""
+    message = MESSAGES[stream.type]()
+    message.header.stamp = ns_to_stamp(stamp_ns)
+    message.header.frame_id = frame
+    if stream.joints:
+        message.name = [j.name for j in stream.joints]
+        message.position = [float(state[j.element]) for j in stream.joints]
+        return message
+    point = message.point if stream.type == "geometry_msgs/PointStamped" else message.pose.position
+    point.x, point.y, point.z = (float(state[e]) for e in stream.position)
+    if stream.rotation:
+        q = message.pose.orientation
+        q.x, q.y, q.z, q.w = to_quaternion(np.array([state[e] for e in stream.rotation])).tolist()
+    return message
+
+
+def from_message(stream: Stream, message: Any, frame: str) -> dict[str, float]:
+    """What one message says about the state; further joints in it are ignored.
+
+    Raises:
+        BadInput: for a wrong frame, a joint that is missing or named twice, a quaternion of length zero.
+    """
+    if stream.joints:
+        names, values = list(message.name), list(message.position)
+        if len(names) != len(values) or len(set(names)) != len(names):
+            raise BadInput(f"{stream.topic}.name", f"{len(values)} unique names", names)
+        by_name = dict(zip(names, values, strict=True))
+        missing = [j.name for j in stream.joints if j.name not in by_name]
+        if missing:
+            raise BadInput(f"{stream.topic}.name", f"also {missing}", names)
+        return {j.element: by_name[j.name] for j in stream.joints}
+    if message.header.frame_id != frame:
+        raise BadInput(f"{stream.topic}.frame_id", frame, message.header.frame_id)
+    point = message.point if stream.type == "geometry_msgs/PointStamped" else message.pose.position
+    state = dict(zip(stream.position, (point.x, point.y, point.z), strict=True))
+    if stream.rotation:
+        q = message.pose.orientation
+        rotation = from_quaternion(np.array([q.x, q.y, q.z, q.w]), f"{stream.topic}.orientation")
+        state |= dict(zip(stream.rotation, rotation.tolist(), strict=True))
+    return state
+
+
+def to_trajectory(
+    names: Sequence[str], actions: np.ndarray, stamp_ns: int, frame: str, period_s: float
+) -> JointTrajectory:
+    """Actions (K, A) as points one period apart, the first one period ahead; (0, A) means hold.
+
+    `positions` holds the values of the Spec's action, whatever they mean for this robot.
+    """
+    message = JointTrajectory()
+    message.header.stamp = ns_to_stamp(stamp_ns)
+    message.header.frame_id = frame
+    message.joint_names = list(names)
+    for i, row in enumerate(actions):
+        ahead = round((i + 1) * period_s * _SECOND)
+        time = Duration(sec=ahead // _SECOND, nanosec=ahead % _SECOND)
+        message.points.append(JointTrajectoryPoint(positions=row.tolist(), time_from_start=time))
+    return message
+
+
+def from_trajectory(message: JointTrajectory, frame: str) -> np.ndarray:
+    """Actions (K, A), columns as in `message.joint_names`; (0, A) for hold.
+
+    Raises:
+        BadInput: for a wrong frame, points of the wrong length, times that do not increase.
+    """
+    if message.header.frame_id != frame:
+        raise BadInput("trajectory.frame_id", frame, message.header.frame_id)
+    size = len(message.joint_names)
+    times = [p.time_from_start.sec * _SECOND + p.time_from_start.nanosec for p in message.points]
+    if (np.diff([0, *times]) <= 0).any():
+        raise BadInput("trajectory.time_from_start", "times that increase from above zero", times)
+    for point in message.points:
+        if len(point.positions) != size or point.velocities or point.accelerations or point.effort:
+            raise BadInput("trajectory.points", f"{size} positions and nothing else", point)
+    return np.array([p.positions for p in message.points], np.float64).reshape(len(message.points), size)
+
+
+def by_name(names: Sequence[str], wanted: Sequence[str], row: np.ndarray) -> np.ndarray:
+    """`row` (A,) with columns `names`, in the order of `wanted`; refuses other names."""
+    if sorted(names) != sorted(wanted):
+        raise BadInput("trajectory.joint_names", f"{sorted(wanted)}", sorted(names))
+    return row[[list(names).index(n) for n in wanted]]
+
+
+def to_quaternion(columns: np.ndarray) -> np.ndarray:
+    """(x, y, z, w) of the rotation whose matrix begins with these two columns (6,); w >= 0."""
+    a, b = columns[:3], columns[3:]
+    a = a / np.linalg.norm(a)
+    b = b - a * (a @ b)
+    b = b / np.linalg.norm(b)
+    m = np.stack([a, b, np.cross(a, b)], axis=1)
+    # Shepperd: build all four candidates and keep the one with the largest pivot, which is well conditioned.
+    pivots = np.array([m[0, 0], m[1, 1], m[2, 2], np.trace(m)])
+    i = int(np.argmax(pivots))
+    if i == 3:
+        q = np.array([m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], 1 + np.trace(m)])
+    else:
+        j, k = (i + 1) % 3, (i + 2) % 3
+        q = np.empty(4)
+        q[i] = 1 + m[i, i] - m[j, j] - m[k, k]
+        q[j], q[k] = m[j, i] + m[i, j], m[k, i] + m[i, k]
+        q[3] = m[k, j] - m[j, k]
+    q = q / np.linalg.norm(q)
+    return -q if q[3] < 0 else q
+
+
+def from_quaternion(q: np.ndarray, where: str = "orientation") -> np.ndarray:
+    """First two columns (6,) of the rotation matrix of (x, y, z, w)."""
+    norm = np.linalg.norm(q)
+    if not 0.9 < norm < 1.1:
+        raise BadInput(where, "a unit quaternion", q.tolist())
+    x, y, z, w = q / norm
+    return np.array(
+        [
+            1 - 2 * (y * y + z * z),
+            2 * (x * y + z * w),
+            2 * (x * z - y * w),
+            2 * (x * y - z * w),
+            1 - 2 * (x * x + z * z),
+            2 * (y * z + x * w),
+        ]
+    )

@@ -1,0 +1,320 @@
+"""Deployment without `ros2 launch`: starts plant, policy server and nodes, runs episodes, stops in order.
+
+    plant <--socket--> arm node <==DDS==> gate node <==DDS==> policy node <--socket--> policy server
+
+Each is a process of its own. Nothing is restarted: if one dies the gate holds, and the run fails with the
+end of its log. ROS is imported only when a deployment begins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from robopolicy.errors import BadInput, Interrupted, RoboPolicyError
+from robopolicy.processes import Processes, stop_on_signals
+from robopolicy.seeding import episode_seed
+from robopolicy.spec import Spec
+from robopolicy.wire import Client, Message, PeerGone, WireError
+from ros_nodes.contract import Contract
+
+if TYPE_CHECKING:
+    from ros_nodes.console import Console
+
+_STARTUP_S = 90.0
+_POLL_S = 0.1
+_SLACK_S = 15.0  # wall-clock an episode may take beyond three times its simulated length
+_STOP_ORDER = ("gate", "policy", "arm", "server", "plant")
+
+
+@dataclass(frozen=True)
+class EpisodeReport:
+    """One deployed episode.
+
+    Attributes:
+        seed: of the environment and of the policy's noise.
+        success: whether the task was achieved within the horizon.
+        ended: "success", "horizon", "time", or the gate's state, such as "FAULT:POLICY_LOST".
+        steps: commands of the policy that the arm carried out.
+        held: control steps in which the arm held.
+        late: commands that came after their control step.
+        seconds: wall-clock time.
+    """
+
+    seed: int
+    success: bool
+    ended: str
+    steps: int
+    held: int
+    late: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class DeployReport:
+    """What a deployment did.
+
+    Attributes:
+        episodes: one per seed.
+        inference_ms: policy server: count, p50_ms, p99_ms.
+        gate: last diagnostics of the gate: counts, and p50 and p99 in ms of `chunk_ms` (age of the
+            observation when its chunk arrives) and `answer_ms` (state in to command out).
+    """
+
+    episodes: tuple[EpisodeReport, ...]
+    inference_ms: dict[str, float]
+    gate: dict[str, str]
+
+    @property
+    def successes(self) -> int:
+        return sum(e.success for e in self.episodes)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+class Deployment:
+    """The five processes, as a context manager.
+
+    Args:
+        server: arguments of Python that start a policy server, without its address.
+        robot: path or name of a contract of a simulated robot.
+        lockstep: simulated time waits for the policy; otherwise it is real time.
+        namespace: of the nodes.
+        logs: folder for the logs of the processes; a temporary one by default.
+        stop: set to interrupt.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        server: Sequence[str],
+        robot: str | Path = "panda_sim",
+        lockstep: bool = False,
+        namespace: str = "robopolicy",
+        logs: Path | None = None,
+        stop: threading.Event | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        if find_spec("rclpy") is None:
+            raise BadInput("deploy", "ROS 2: pip install 'robopolicy[ros]', or a sourced installation", "none")
+        self.contract = Contract.load(robot)
+        if self.contract.simulation is None:
+            raise BadInput("robot", "a simulated robot; for a real one use ros_nodes/launch", robot)
+        self._server_command, self._robot, self._lockstep = list(server), str(robot), lockstep
+        self._namespace, self._stop, self._clock = namespace, stop or threading.Event(), clock
+        self._folder = tempfile.TemporaryDirectory(prefix="robopolicy-")
+        self._logs = logs or Path(self._folder.name)
+        self.plant_address = str(Path(self._folder.name) / "plant.sock")
+        self.server_address = str(Path(self._folder.name) / "server.sock")
+        # Loopback only, unless the user has decided otherwise.
+        env = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "OMP_NUM_THREADS": "1", **os.environ}
+        self.processes = Processes(self._logs, env)
+        self._console: Console | None = None
+        self.spec: Spec | None = None
+
+    @property
+    def console(self) -> Console:
+        assert self._console is not None, "the deployment has not been started"
+        return self._console
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _start(self) -> None:
+        simulation = self.contract.simulation
+        assert simulation is not None
+        self._logs.mkdir(parents=True, exist_ok=True)
+        plant = ["-m", "sim.plant", "--task", simulation.task, "--timeout", str(simulation.timeout_s)]
+        plant += ["--address", self.plant_address, *(["--lockstep"] if self._lockstep else [])]
+        self.processes.start("plant", plant)
+        self.processes.start("server", [*self._server_command, "--address", self.server_address])
+        self._plant = self._connect(self.plant_address)
+        self._server = self._connect(self.server_address)
+        robot, policy = (Spec.from_dict(c.request("hello")["spec"]) for c in (self._plant, self._server))
+        robot.require(policy, "policy")
+        self.contract.check_spec(policy)
+        self.spec = policy
+        self._start_node("gate")
+        self._start_node("arm", plant=self.plant_address)
+        self._start_node("policy", server=self.server_address)
+        os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        from ros_nodes.console import Console
+
+        self._console = Console(self._namespace, self._watch, self._clock)
+        self._console.wait_ready(_STARTUP_S)
+
+    def _start_node(self, name: str, **parameters: str) -> None:
+        parameters |= {"contract": self._robot, "lockstep": str(self._lockstep).lower()}
+        flags = [x for k, v in parameters.items() for x in ("-p", f"{k}:={v}")]
+        flags += ["-r", f"__ns:=/{self._namespace}"]
+        self.processes.start(name, ["-m", f"ros_nodes.{name}_node", "--ros-args", *flags])
+
+    def _connect(self, address: str) -> Client:
+        """A client, as soon as the server listens."""
+        deadline = self._clock() + _STARTUP_S
+        while True:
+            self._watch()
+            try:
+                return Client(address, timeout_s=5.0)
+            except PeerGone:
+                if self._clock() > deadline:
+                    raise
+                self._stop.wait(_POLL_S)
+
+    def _watch(self) -> None:
+        if self._stop.is_set():
+            raise Interrupted("interrupted; the arm was told to hold")
+        self.processes.require_alive()
+
+    def status(self) -> Message:
+        """What the plant says about the arm."""
+        return self._plant.request("wait", after=0, within_s=0.0)
+
+    def begin(self, seed: int) -> None:
+        """Puts arm and policy at the start of the episode `seed` and engages the gate."""
+        self.console.clear_fault()
+        self.console.reset("arm", seed)
+        self.console.reset("policy", seed)
+        self.console.engage(True)
+
+    def episode(self, seed: int) -> EpisodeReport:
+        """Runs one episode to its end and disengages."""
+        assert self.spec is not None
+        began = self._clock()
+        self.begin(seed)
+        deadline = self._clock() + 3 * self.spec.horizon / self.spec.fps + _SLACK_S
+        ended = ""
+        status = self.status()
+        while not ended:
+            self.console.spin()
+            status = self.status()
+            if status["success"]:
+                ended = "success"
+            elif status["commanded"] >= self.spec.horizon:
+                ended = "horizon"
+            elif self.console.state.startswith("FAULT"):
+                ended = self.console.state
+            elif self._clock() > deadline:
+                ended = "time"
+        self.console.engage(False)
+        # In lockstep the arm may have moved on between success and our noticing it.
+        success = 0 < status["success_at"] <= self.spec.horizon
+        steps = status["success_at"] if success else min(status["commanded"], self.spec.horizon)
+        return EpisodeReport(
+            seed=seed,
+            success=success,
+            ended="horizon" if ended == "success" and not success else ended,
+            steps=steps,
+            held=status["held"],
+            late=status["late"],
+            seconds=self._clock() - began,
+        )
+
+    def report(self, episodes: Sequence[EpisodeReport]) -> DeployReport:
+        """Sums up; waits for one more message of the gate's diagnostics."""
+        self.console.diagnostics = {}
+        self.console.wait(lambda: bool(self.console.diagnostics), 5.0, "gate diagnostics")
+        stats = {k: v for k, v in self._server.request("stats").items() if k != "kind"}
+        return DeployReport(tuple(episodes), stats, self.console.diagnostics)
+
+    def close(self) -> None:
+        """Stops the gate first, whose last word is hold, and the rest after it."""
+        if self._console is not None:
+            self._console.close()
+            self._console = None
+        self.processes.stop(_STOP_ORDER)
+        self._folder.cleanup()
+
+
+def deploy(
+    policy: Path,
+    steerer: Path | None = None,
+    robot: str | Path = "panda_sim",
+    episodes: int = 1,
+    seed: int = 0,
+    lockstep: bool = False,
+    logs: Path | None = None,
+    stop: threading.Event | None = None,
+    on_episode: Callable[[EpisodeReport], None] = lambda _: None,
+) -> DeployReport:
+    """Drives a simulated arm over ROS 2 with a saved policy.
+
+    Args:
+        policy: saved policy.
+        steerer: saved steerer of that policy, if any.
+        robot: path or name of a robot contract.
+        episodes: how many.
+        seed: master seed; episodes use its "deploy" stage, which is used for nothing else.
+        lockstep: simulated time waits for the policy, so that episodes are those of `evaluate`.
+        logs: folder for the logs of the processes.
+        stop: set to interrupt.
+        on_episode: called as each ends.
+
+    Raises:
+        BadInput: if ROS 2 is missing, or policy and robot do not fit each other.
+        RoboPolicyError: if a process died or did not answer; its log's end is in the message.
+    """
+    for name, folder in (("policy", policy), ("steerer", steerer)):
+        if folder is not None and not folder.is_dir():
+            raise BadInput(name, f"a {name} directory", folder)
+    if episodes < 1:
+        raise BadInput("episodes", "at least 1", episodes)
+    server = ["-m", "robopolicy.serve", "--policy", str(policy)]
+    server += ["--steerer", str(steerer)] if steerer else []
+    with Deployment(server, robot, lockstep, logs=logs, stop=stop) as deployment:
+        reports = []
+        for i in range(episodes):
+            reports.append(deployment.episode(episode_seed(seed, "deploy", i)))
+            on_episode(reports[-1])
+        return deployment.report(reports)
+
+
+def main(args: list[str] | None = None) -> int:
+    """`python -m ros_nodes.deploy --policy DIR`: the same without the rest of robopolicy's command line."""
+    parser = argparse.ArgumentParser("ros_nodes.deploy", description=main.__doc__)
+    parser.add_argument("--policy", type=Path, required=True, help="saved policy")
+    parser.add_argument("--steerer", type=Path, help="saved steerer of that policy")
+    parser.add_argument("--robot", default="panda_sim", help="path or name of a robot contract")
+    parser.add_argument("--episodes", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0, help="master seed")
+    parser.add_argument("--lockstep", action="store_true", help="simulated time waits for the policy")
+    parser.add_argument("--logs", type=Path, help="folder for the logs of the processes")
+    options = vars(parser.parse_args(args))
+    show = lambda e: print(json.dumps(dataclasses.asdict(e)), flush=True)  # noqa: E731
+    try:
+        report = deploy(**options, stop=stop_on_signals(), on_episode=show)
+    except BadInput as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    except Interrupted as e:
+        print(e, file=sys.stderr)
+        return 130
+    except (RoboPolicyError, WireError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+    print(json.dumps({k: v for k, v in report.to_dict().items() if k != "episodes"}, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

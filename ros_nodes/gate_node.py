@@ -1,0 +1,234 @@
+"""The gate as a process: alone on the command topic. All decisions are in `ros_nodes.safety`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import deque
+from functools import partial
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.duration import Duration
+from std_msgs.msg import Header, String, UInt64
+from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from robopolicy.errors import BadInput
+from robopolicy.spec import Spec
+from ros_nodes.contract import Stream
+from ros_nodes.convert import (
+    MESSAGES,
+    from_message,
+    from_trajectory,
+    ns_to_stamp,
+    stamp_to_ns,
+    to_trajectory,
+)
+from ros_nodes.observer import Observer
+from ros_nodes.running import COMMAND_QOS, LATCHED_QOS, STATE_QOS, RobotNode, run
+from ros_nodes.safety import Decision, Gate, Mode, Reason
+
+_MAX_CHUNK = 64
+_TICK_S = 0.01
+_GRAPH_S = 0.1
+_DIAGNOSTICS_S = 0.5
+_REMEMBERED = 2000
+_ACK_S = 0.5
+_WARN_EVERY_S = 1.0
+_LEVELS = {Mode.FAULT: DiagnosticStatus.ERROR, Mode.HOLD: DiagnosticStatus.WARN}
+
+
+class GateNode(RobotNode):
+    """Feeds the gate from topics and publishes what it decides.
+
+    Topics in: those of the contract's state, `policy/chunk`, `policy/heartbeat`, `policy/spec`. Topics out:
+    `command`, `~/request`, `~/state` (latched), `/diagnostics`. Services: `~/engage`, `~/stop`, `~/reset`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("gate")
+        self.gate = Gate(self.contract.limits, self.contract.timing, _MAX_CHUNK)
+        self._spec_problem = "no Spec from the policy yet"
+        self._observer = Observer(self.contract.elements)
+        self._point = [self.contract.elements.index(e) for e in self.contract.guarded]
+        self._told = ""
+        self._chunk_ms: deque[float] = deque(maxlen=_REMEMBERED)
+        self._answer_ms: deque[float] = deque(maxlen=_REMEMBERED)
+        self._state_at = 0.0
+
+        self._commands = self.create_publisher(JointTrajectory, "command", COMMAND_QOS)
+        self._requests = self.create_publisher(Header, "~/request", COMMAND_QOS)
+        self._states = self.create_publisher(String, "~/state", LATCHED_QOS)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        for s in self.contract.streams:
+            self.create_subscription(MESSAGES[s.type], s.topic, partial(self._on_state, s), STATE_QOS)
+        self.create_subscription(JointTrajectory, "policy/chunk", self._on_chunk, COMMAND_QOS)
+        self.create_subscription(UInt64, "policy/heartbeat", self._on_heartbeat, COMMAND_QOS)
+        self.create_subscription(String, "policy/spec", self._on_spec, LATCHED_QOS)
+        self.create_service(SetBool, "~/engage", self._on_engage)
+        self.create_service(Trigger, "~/stop", self._on_stop)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        # A timer of the node's own clock would never tick under use_sim_time without /clock.
+        self.create_timer(_TICK_S, self._tick, clock=self.steady)
+        self.create_timer(_GRAPH_S, self._look_around, clock=self.steady)
+        self.create_timer(_DIAGNOSTICS_S, self._diagnose, clock=self.steady)
+
+    # --- inputs ---------------------------------------------------------------------------------
+
+    def _on_state(self, stream: Stream, message: Any) -> None:
+        try:
+            values = from_message(stream, message, self.contract.frame)
+        except BadInput as e:
+            self._warn(f"state refused: {e}")
+            return
+        stamp = stamp_to_ns(message.header.stamp)
+        state = self._observer.add(stamp, values)
+        if state is None:
+            return
+        self._state_at = self.now()
+        finite = bool(np.isfinite(state).all())
+        self._note(self.gate.state(self._state_at, self.wall_ns(), stamp, state[self._point], finite))
+        self._tick()
+
+    def _on_chunk(self, message: JointTrajectory) -> None:
+        try:
+            actions = from_trajectory(message, self.contract.frame)
+        except BadInput as e:
+            self._note(self.gate.refuse(Reason.CHUNK_SIZE))
+            self._warn(f"chunk refused: {e}")
+            return
+        if len(actions) == 0:
+            self.gate.policy_lost()
+        else:
+            stamp, wall = stamp_to_ns(message.header.stamp), self.wall_ns()
+            reason = self.gate.chunk(self.now(), wall, stamp, message.joint_names, actions)
+            self._note(reason)
+            if reason is Reason.NONE:
+                self._chunk_ms.append((wall - stamp) * 1e-6)
+        self._tick()
+
+    def _on_heartbeat(self, message: UInt64) -> None:
+        self.gate.heartbeat(self.now(), message.data)
+
+    def _on_spec(self, message: String) -> None:
+        try:
+            self.contract.check_spec(Spec.from_dict(json.loads(message.data)))
+            self._spec_problem = ""
+        except (BadInput, ValueError, TypeError) as e:
+            self._spec_problem = str(e)
+
+    def _look_around(self) -> None:
+        topics = ["command", *(s.topic for s in self.contract.streams)]
+        crowded = [t for t in topics if self.count_publishers(t) > 1]
+        self.gate.alone(not crowded)
+        if crowded:
+            self._warn(f"more than one publisher on {crowded}")
+
+    # --- services -------------------------------------------------------------------------------
+
+    def _on_engage(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        if not request.data:
+            self.gate.disengage()
+            response.success, response.message = True, str(self.gate.mode)
+        elif self._spec_problem:
+            response.success, response.message = False, self._spec_problem
+        else:
+            reason = self.gate.engage(self.now())
+            response.success, response.message = reason is Reason.NONE, str(reason)
+        self._tick()
+        return response
+
+    def _on_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self.gate.stop()
+        self._tick()
+        response.success = True
+        return response
+
+    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success = self.gate.reset()
+        response.message = str(self.gate.mode)
+        self._tick()
+        return response
+
+    # --- outputs --------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        now = self.now()
+        decision = self.gate.tick(now)
+        if decision.hold:
+            self._publish(np.zeros((0, len(self.contract.limits.names))), decision.answers)
+        elif decision.command is not None:
+            self._publish(decision.command[None], decision.answers)
+            self._answer_ms.append(1000 * (self.now() - self._state_at))
+        if decision.request is not None:
+            self._requests.publish(Header(stamp=ns_to_stamp(decision.request), frame_id=self.contract.frame))
+        self._tell(decision)
+
+    def _publish(self, actions: np.ndarray, stamp_ns: int) -> None:
+        frame, period = self.contract.frame, self.contract.timing.period_s
+        self._commands.publish(
+            to_trajectory(self.contract.limits.names, actions, stamp_ns, frame, period)
+        )
+
+    def _tell(self, decision: Decision) -> None:
+        """Publishes mode and reason when they change; a limited command is no change of state."""
+        reason = "" if decision.reason in (Reason.NONE, Reason.LIMITED) else f":{decision.reason}"
+        text = f"{decision.mode}{reason}"
+        if text != self._told:
+            self._told = text
+            self._states.publish(String(data=text))
+            self.get_logger().info(text)
+
+    def _diagnose(self) -> None:
+        gate = self.gate
+        values: dict[str, object] = {
+            "mode": gate.mode,
+            "reason": gate.reason,
+            "played": gate.played,
+            "held": gate.held,
+            "limited": gate.limited,
+            **{f"refused.{k}": v for k, v in gate.refused.items()},
+            **_percentiles("chunk_ms", self._chunk_ms),
+            **_percentiles("answer_ms", self._answer_ms),
+        }
+        status = DiagnosticStatus(
+            level=_LEVELS.get(gate.mode, DiagnosticStatus.OK),
+            name=self.get_fully_qualified_name(),
+            message=self._told,
+            hardware_id=self.contract.robot,
+            values=[KeyValue(key=k, value=str(v)) for k, v in values.items()],
+        )
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = ns_to_stamp(self.wall_ns())
+        self._diagnostics.publish(message)
+
+    def _note(self, reason: Reason) -> None:
+        if reason is not Reason.NONE:
+            self._warn(f"refused: {reason}")
+
+    def _warn(self, text: str) -> None:
+        self.get_logger().warning(text, throttle_duration_sec=_WARN_EVERY_S)
+
+    def finish(self) -> None:
+        """The last message of this process is a hold."""
+        self.gate.stop()
+        self._tick()
+        self._commands.wait_for_all_acked(Duration(seconds=_ACK_S))
+
+
+def _percentiles(name: str, values: deque[float]) -> dict[str, object]:
+    if not values:
+        return {}
+    p50, p99 = np.percentile(values, [50, 99])
+    return {f"{name}.p50": f"{p50:.2f}", f"{name}.p99": f"{p99:.2f}"}
+
+
+def main() -> int:
+    """`python -m ros_nodes.gate_node --ros-args -p contract:=panda_sim`."""
+    return run(GateNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""Asks the policy server for a chunk whenever the gate wants one; never touches the arm.
+
+It collects the last T states, aligned by stamp, and answers a request with a chunk for the first state that
+is newer than the request. A second thread pings the server: while it answers, a heartbeat with the server's
+epoch goes to the gate; when it stops, an empty chunk tells the gate at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from std_msgs.msg import Header, String, UInt64
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from robopolicy.errors import BadInput
+from robopolicy.spec import Spec
+from robopolicy.wire import Client, WireError
+from ros_nodes.contract import Stream
+from ros_nodes.convert import MESSAGES, from_message, stamp_to_ns, to_trajectory
+from ros_nodes.observer import Observer
+from ros_nodes.running import COMMAND_QOS, LATCHED_QOS, STATE_QOS, RobotNode, run
+
+_PING_EVERY_S = 0.05
+_PING_TIMEOUT_S = 0.15
+_RETRY_S = 0.2
+_ANSWER_TIMEOUT_S = 2.0
+_WARN_EVERY_S = 1.0
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One question to the server: observation (T, D), the stamp of its newest state."""
+
+    obs: np.ndarray
+    stamp_ns: int
+
+
+class PolicyNode(RobotNode):
+    """Observations in, chunks out.
+
+    Topics in: those of the contract's state, `gate/request`. Topics out: `~/chunk`, `~/heartbeat`, `~/spec`
+    (latched). Service: `~/reset`, which begins the episode of the parameter `seed`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("policy")
+        self._address = self.text_parameter("server", "", "socket of robopolicy.serve")
+        self.declare_seed()
+        self._server: Client | None = None
+        self._spec: Spec | None = None
+        self._observer = Observer(self.contract.elements)
+        self._request: int | None = None
+        self._served = -1
+        self._step = 0
+        self._chunks = self.create_publisher(JointTrajectory, "~/chunk", COMMAND_QOS)
+        self._heartbeat = self.create_publisher(UInt64, "~/heartbeat", COMMAND_QOS)
+        self._specs = self.create_publisher(String, "~/spec", LATCHED_QOS)
+        for s in self.contract.streams:
+            self.create_subscription(MESSAGES[s.type], s.topic, partial(self._on_state, s), STATE_QOS)
+        self.create_subscription(Header, "gate/request", self._on_request, COMMAND_QOS)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self._stop = threading.Event()
+        self._wake = threading.Condition()
+        self._job: _Job | None = None
+        self._busy = False
+        self._threads = [threading.Thread(target=f, name=f.__name__) for f in (self._work, self._ping)]
+        for thread in self._threads:
+            thread.start()
+
+    # --- in the executor ------------------------------------------------------------------------
+
+    def _on_state(self, stream: Stream, message: Any) -> None:
+        try:
+            values = from_message(stream, message, self.contract.frame)
+        except BadInput as e:
+            self.get_logger().warning(f"state refused: {e}", throttle_duration_sec=_WARN_EVERY_S)
+            return
+        if self._observer.add(stamp_to_ns(message.header.stamp), values) is not None:
+            self._try()
+
+    def _on_request(self, message: Header) -> None:
+        stamp = stamp_to_ns(message.stamp)
+        with self._wake:
+            if stamp != self._served and not self._busy:
+                self._request = stamp
+        self._try()
+
+    def _try(self) -> None:
+        """Hands the newest observation to the worker if the gate waits for an answer to it."""
+        newest, history = self._observer.stamp_ns, self._observer.history()
+        with self._wake:
+            if self._request is None or self._busy or self._server is None:
+                return
+            if newest is None or newest <= self._request or history is None:
+                return
+            self._job, self._busy = _Job(history.astype(np.float32), newest), True
+            self._served, self._request = self._request, None
+            self._wake.notify()
+
+    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        try:
+            client = Client(self._address, _ANSWER_TIMEOUT_S)
+            spec = Spec.from_dict(client.request("hello")["spec"])
+            self.contract.check_spec(spec)
+            client.request("reset", seed=self.seed)
+        except (BadInput, WireError) as e:
+            response.message = str(e)
+            return response
+        with self._wake:
+            if self._server is not None:
+                self._server.close()
+            self._server, self._spec, self._step, self._request = client, spec, 0, None
+            self._observer = Observer(spec.state_names, spec.obs_steps, self.contract.max_gap_s)
+        self._specs.publish(String(data=json.dumps(spec.to_dict())))
+        response.success = True
+        return response
+
+    # --- in threads of their own ----------------------------------------------------------------
+
+    def _work(self) -> None:
+        """Asks the server and publishes its chunks."""
+        while not self._stop.is_set():
+            with self._wake:
+                self._wake.wait_for(lambda: self._job is not None or self._stop.is_set())
+                job, server, spec = self._job, self._server, self._spec
+                self._job = None
+            if job is not None and server is not None and spec is not None:
+                self._answer(job, server, spec)
+            with self._wake:
+                self._busy, self._request = False, None
+
+    def _answer(self, job: _Job, server: Client, spec: Spec) -> None:
+        try:
+            reply = server.request("act", obs=job.obs, step=self._step)
+            chunk = np.asarray(reply["chunk"], np.float64)
+            if chunk.shape != (spec.chunk, spec.action_dim):
+                raise BadInput("chunk", f"shape {(spec.chunk, spec.action_dim)}", chunk.shape)
+        except BadInput as e:
+            self.get_logger().warning(f"no chunk: {e}", throttle_duration_sec=_WARN_EVERY_S)
+            return
+        except WireError as e:
+            self.get_logger().error(f"policy server: {e}")
+            with self._wake:
+                self._server = None  # its memory of the episode is gone: only ~/reset helps
+            return
+        self._step += spec.chunk
+        with self._wake:
+            if server is not self._server:
+                return  # reset meanwhile: this answers an episode that is over
+        period = self.contract.timing.period_s
+        frame = self.contract.frame
+        self._chunks.publish(to_trajectory(spec.action_names, chunk, job.stamp_ns, frame, period))
+
+    def _ping(self) -> None:
+        """Publishes a heartbeat for as long as the server answers."""
+        client: Client | None = None
+        while not self._stop.wait(_RETRY_S if client is None else _PING_EVERY_S):
+            try:
+                client = client or Client(self._address, _PING_TIMEOUT_S)
+                epoch = client.request("ping")["epoch"]
+                self._heartbeat.publish(UInt64(data=int(epoch)))
+            except (WireError, BadInput) as e:
+                if client is not None:
+                    self._tell_lost(e)
+                    client.close()
+                client = None
+        if client is not None:
+            client.close()
+
+    def _tell_lost(self, why: object) -> None:
+        self.get_logger().error(f"policy server lost: {why}")
+        nothing = np.zeros((0, len(self.contract.limits.names)))
+        stamp = self.wall_ns()
+        frame, period = self.contract.frame, self.contract.timing.period_s
+        self._chunks.publish(to_trajectory(self.contract.limits.names, nothing, stamp, frame, period))
+        with self._wake:
+            self._server = None
+
+    def finish(self) -> None:
+        with self._wake:
+            self._stop.set()
+            self._wake.notify_all()
+        for thread in self._threads:
+            thread.join(timeout=_ANSWER_TIMEOUT_S + 1.0)
+        if self._server is not None:
+            self._server.close()
+
+
+def main() -> int:
+    """`python -m ros_nodes.policy_node --ros-args -p contract:=panda_sim -p server:=SOCKET`."""
+    return run(PolicyNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
