@@ -2,10 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeVar
 
 from robopolicy.errors import BadInput
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """A chunk diffusion policy.
+
+    Attributes:
+        denoiser: "mlp" (fastest on a CPU), "unet" or "transformer".
+        width: hidden units of the mlp, token size of the transformer.
+        blocks: residual blocks of the mlp, layers of the transformer.
+        channels: widths of the U-Net's resolutions.
+        inference_steps: DDIM steps.
+        steps: updates.
+        batch_size: windows per update.
+        lr: peak learning rate.
+        weight_decay: of AdamW.
+        ema_decay: largest decay of the averaged weights.
+    """
+
+    denoiser: Literal["mlp", "unet", "transformer"] = "mlp"
+    width: int = 256
+    blocks: int = 2
+    channels: tuple[int, ...] = (64, 128)
+    inference_steps: int = 8
+    steps: int = 2500
+    batch_size: int = 128
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+    ema_decay: float = 0.995
+
+
+POLICY_PRESETS = {
+    "quick": PolicyConfig(),
+    "full": PolicyConfig(denoiser="unet", channels=(128, 256), steps=30_000, lr=3e-4, ema_decay=0.999),
+    "tiny": PolicyConfig(width=32, blocks=1, steps=40, batch_size=64, inference_steps=5),
+}
 
 
 @dataclass(frozen=True)
@@ -176,3 +214,11 @@ STEER_PRESETS = {
         ppo=PpoConfig(steps=4, envs=4, batch=16),
     ),
 }
+
+
+def from_dict(kind: type[T], data: dict[str, Any], where: str) -> T:
+    """Rebuilds a flat settings dataclass from JSON; unknown or missing keys are refused."""
+    wanted = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    if set(data) != wanted:
+        raise BadInput(where, f"the keys {sorted(wanted)}", sorted(data))
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})

@@ -14,22 +14,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from robopolicy.nets.mlp import ResidualBlock
+
 SIGMA_DATA = 1.0
-
-
-class ResidualBlock(nn.Module):
-    """LayerNorm, linear, SiLU, linear, added to its input (B, W)."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.up = nn.Linear(width, width)
-        self.down = nn.Linear(width, width)
-        nn.init.zeros_(self.down.weight)
-        nn.init.zeros_(self.down.bias)
-
-    def forward(self, h: Tensor) -> Tensor:
-        return h + self.down(nn.functional.silu(self.up(self.norm(h))))
 
 
 class Denoiser(nn.Module):

@@ -1,9 +1,12 @@
 """A diffusion world model over physical states: next states, success and doubt for a whole chunk.
 
-    next states = last state + linear mean(features) + scale * EDM residual(features)
+    robot:    next = last + linear mean(features) + scale * EDM
+    objects:  next = last + epsilon * sinh(scale * EDM)
 
-The linear mean (closed-form ridge) explains free motion exactly enough; the diffusion ensemble adds
-what is left: contact, grasp and slip. One call predicts all K steps of a chunk.
+The linear mean (closed-form ridge) explains the robot's free motion; the diffusion ensemble adds what
+is left. Objects mostly do not move at all: the sinh gives "not at all" a resolution of micrometres and
+still reaches centimetres, so that an untouched object does not drift while imagination goes on. One
+call predicts all K steps of a chunk.
 """
 
 from __future__ import annotations
@@ -42,7 +45,8 @@ class StateWorldModel(nn.Module):
             "feature_mean": (cond,),
             "feature_std": (cond,),
             "ridge": (cond + 1, out),
-            "residual_std": (out,),
+            "scale": (out,),
+            "epsilon": (out,),
             "state_mean": (spec.state_dim,),
             "state_std": (spec.state_dim,),
             "state_low": (spec.state_dim,),
@@ -50,22 +54,30 @@ class StateWorldModel(nn.Module):
             "doubt_scale": (1,),
         }.items():
             self.register_buffer(name, torch.ones(size))
+        is_object = torch.arange(spec.state_dim) >= spec.proprio_dim
+        self.register_buffer("is_object", is_object.repeat(spec.chunk))
 
     def condition(self, obs: Tensor, actions: Tensor) -> Tensor:
         """(B, cond_dim) normalised features."""
         return (self.geometry(obs, actions) - self.feature_mean) / self.feature_std
 
-    def linear_mean(self, cond: Tensor) -> Tensor:
-        """(B, K*D) change of state that a linear model expects."""
-        return torch.addmm(self.ridge[-1], cond, self.ridge[:-1])
+    def encode(self, change: Tensor, cond: Tensor) -> Tensor:
+        """Normalised target of the denoisers for a change of state (B, K*D); see the module's formulas."""
+        robot = change - torch.addmm(self.ridge[-1], cond, self.ridge[:-1])
+        return torch.where(self.is_object, (change / self.epsilon).asinh(), robot) / self.scale
+
+    def decode(self, target: Tensor, cond: Tensor) -> Tensor:
+        """Inverse of `encode`."""
+        scaled = target * self.scale
+        robot = scaled + torch.addmm(self.ridge[-1], cond, self.ridge[:-1])
+        return torch.where(self.is_object, scaled.clamp(-20, 20).sinh() * self.epsilon, robot)
 
     @torch.no_grad()
     def predict(self, obs: Tensor, actions: Tensor, noise: Tensor) -> Prediction:
         """Imagines one chunk; see `robopolicy.protocols.WorldModel`."""
         cond = self.condition(obs, actions)
-        residual, spread = euler_sample(self.members, cond, noise.flatten(1), self.levels)
-        change = self.linear_mean(cond) + residual * self.residual_std
-        states = obs[:, -1:] + change.view(len(obs), self.spec.chunk, -1)
+        target, spread = euler_sample(self.members, cond, noise.flatten(1), self.levels)
+        states = obs[:, -1:] + self.decode(target, cond).view(len(obs), self.spec.chunk, -1)
         states = torch.maximum(torch.minimum(states, self.state_high), self.state_low)
         doubt = spread.pow(2).mean(-1).sqrt() / self.doubt_scale
         return Prediction(states, self.success_logit(states).sigmoid(), doubt)

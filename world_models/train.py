@@ -26,6 +26,7 @@ from world_models.denoiser import Denoiser
 from world_models.state import StateWorldModel
 
 _RIDGE = 1e-3
+_RESOLUTION = 0.02  # of an object's typical motion: below it the sinh scale is linear
 _EMA = 0.999
 _INTERRUPTED = 130
 
@@ -91,8 +92,9 @@ def fit_statistics(model: StateWorldModel, data: Windows) -> None:
     model.state_mean.copy_(states.mean(0))
     model.state_std.copy_(states.std(0).clamp_min(1e-4))
     low, high = states.amin(0), states.amax(0)
-    model.state_low.copy_(low - 0.02 * (high - low))
-    model.state_high.copy_(high + 0.02 * (high - low))
+    valid = torch.from_numpy(model.spec.state_range)
+    model.state_low.copy_(torch.maximum(low - 0.02 * (high - low), valid[0]))
+    model.state_high.copy_(torch.minimum(high + 0.02 * (high - low), valid[1]))
 
     cond = model.condition(data.obs, data.actions).double()
     cond = torch.cat([cond, torch.ones(len(cond), 1, dtype=torch.float64)], 1)
@@ -103,16 +105,20 @@ def fit_statistics(model: StateWorldModel, data: Windows) -> None:
         gram = x.T @ x + _RIDGE * len(x) * torch.eye(x.shape[1], dtype=torch.float64)
         column = slice(k * model.spec.state_dim, (k + 1) * model.spec.state_dim)
         model.ridge[:, column] = torch.linalg.solve(gram, x.T @ y).float()
-    error = residual(model, data)
     mask = data.mask.repeat_interleave(model.spec.state_dim, 1)
-    scale = ((error**2 * mask).sum(0) / mask.sum(0)).sqrt()
-    model.residual_std.copy_(scale.clamp_min(1e-5))
+
+    def spread(x: Tensor) -> Tensor:
+        return ((x**2 * mask).sum(0) / mask.sum(0)).sqrt()
+
+    model.epsilon.copy_((_RESOLUTION * spread(target.flatten(1).float())).clamp_min(1e-6))
+    model.scale.fill_(1.0)
+    model.scale.copy_(spread(targets(model, data)).clamp_min(1e-5))
 
 
-def residual(model: StateWorldModel, data: Windows) -> Tensor:
-    """(M, K*D) what the linear mean leaves unexplained, in physical units."""
+def targets(model: StateWorldModel, data: Windows) -> Tensor:
+    """(M, K*D) what the denoisers learn to predict."""
     change = (data.future - data.obs[:, -1:]).flatten(1)
-    return change - model.linear_mean(model.condition(data.obs, data.actions))
+    return model.encode(change, model.condition(data.obs, data.actions))
 
 
 class MemberLearner:
@@ -123,7 +129,7 @@ class MemberLearner:
         self.net: Denoiser = model.members[member]
         self.average = {k: v.clone() for k, v in self.net.state_dict().items()}
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=config.lr, weight_decay=1e-4, fused=True)
-        self.target = residual(model, data) / model.residual_std
+        self.target = targets(model, data)
         self.mask = data.mask.repeat_interleave(model.spec.state_dim, 1)
         near = model.geometry.contact(data.obs)
         self.near = torch.nonzero(near)[:, 0]
@@ -340,8 +346,8 @@ def calibrate(model: StateWorldModel, data: Windows, seed: int) -> dict[str, flo
     noise = torch.randn(len(data), model.spec.chunk, model.spec.state_dim, generator=rng)
     states, success, doubt = model.predict(data.obs, data.actions, noise)
     model.doubt_scale.copy_(torch.quantile(doubt, 0.99).clamp_min(1e-6))
-    error = ((states - data.future) * data.mask[..., None]).flatten(1) / model.residual_std
-    size = error.pow(2).sum(-1).div(data.mask.sum(-1)).sqrt()
+    error = (states - data.future) * data.mask[..., None] / model.state_std
+    size = error.pow(2).sum((-1, -2)).div(data.mask.sum(-1)).sqrt()
     full = data.mask[:, -1] > 0
     report = {"doubt_error_spearman": _spearman(doubt, size)}
     start = 0

@@ -1,0 +1,81 @@
+"""Configuration of the chunk diffusion policy, as LeRobot registers it (type "chunk_diffusion")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lerobot.configs.policies import PreTrainedConfig
+from lerobot.configs.types import NormalizationMode
+from lerobot.optim.optimizers import AdamWConfig
+from lerobot.optim.schedulers import DiffuserSchedulerConfig
+
+
+@PreTrainedConfig.register_subclass("chunk_diffusion")
+@dataclass
+class ChunkDiffusionConfig(PreTrainedConfig):
+    """Diffusion over action chunks from states.
+
+    Attributes:
+        horizon: actions per chunk, K.
+        n_action_steps: actions executed before the next query.
+        denoiser: "mlp" (fastest on a CPU), "unet" or "transformer".
+        width: hidden units of the mlp, token size of the transformer.
+        blocks: residual blocks of the mlp, layers of the transformer.
+        channels: widths of the U-Net's resolutions.
+        num_train_timesteps: diffusion steps in training.
+        num_inference_steps: DDIM steps in sampling.
+        prediction_type: "sample" or "epsilon".
+    """
+
+    n_obs_steps: int = 2
+    horizon: int = 8
+    n_action_steps: int = 8
+    denoiser: str = "mlp"
+    width: int = 256
+    blocks: int = 2
+    channels: tuple[int, ...] = (64, 128)
+    num_train_timesteps: int = 100
+    num_inference_steps: int = 8
+    prediction_type: str = "sample"
+    normalization_mapping: dict[str, NormalizationMode] = field(
+        default_factory=lambda: {
+            "STATE": NormalizationMode.MEAN_STD,
+            "ENV": NormalizationMode.MEAN_STD,
+            "ACTION": NormalizationMode.MIN_MAX,
+        }
+    )
+    optimizer_lr: float = 1e-3
+    optimizer_weight_decay: float = 1e-4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.denoiser not in ("mlp", "unet", "transformer"):
+            raise ValueError(f"denoiser: wanted mlp, unet or transformer, got {self.denoiser!r}")
+        if self.prediction_type not in ("sample", "epsilon"):
+            raise ValueError(f"prediction_type: wanted sample or epsilon, got {self.prediction_type!r}")
+        if not 1 <= self.n_action_steps <= self.horizon:
+            raise ValueError(f"n_action_steps: wanted 1..{self.horizon}, got {self.n_action_steps}")
+
+    @property
+    def observation_delta_indices(self) -> list[int]:
+        return list(range(1 - self.n_obs_steps, 1))
+
+    @property
+    def action_delta_indices(self) -> list[int]:
+        return list(range(self.horizon))
+
+    @property
+    def reward_delta_indices(self) -> None:
+        return None
+
+    def get_optimizer_preset(self) -> AdamWConfig:
+        return AdamWConfig(lr=self.optimizer_lr, weight_decay=self.optimizer_weight_decay)
+
+    def get_scheduler_preset(self) -> DiffuserSchedulerConfig:
+        return DiffuserSchedulerConfig(name="cosine", num_warmup_steps=100)
+
+    def validate_features(self) -> None:
+        if self.robot_state_feature is None:
+            raise ValueError("input_features: wanted observation.state, got none")
+        if self.action_feature is None:
+            raise ValueError("output_features: wanted action, got none")

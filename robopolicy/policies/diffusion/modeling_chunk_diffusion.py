@@ -1,0 +1,127 @@
+"""Diffusion policy over action chunks as a LeRobot plug-in.
+
+Training (Ho et al. 2020, eq. 14, x0 form) regresses the clean chunk; sampling is deterministic DDIM
+(Song et al. 2021, eq. 12 with eta 0) from a given noise, so chunk = F(observation, noise) is a function:
+what DSRL steers. Everything here is normalised; physical units end in the processors and in
+`robopolicy.policies.load`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from lerobot.policies.pretrained import PreTrainedPolicy
+from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
+from torch import Generator, Tensor, nn
+
+from robopolicy.nets.mlp import MlpDenoiser
+from robopolicy.nets.transformer import TransformerDenoiser
+from robopolicy.nets.unet1d import UnetDenoiser
+from robopolicy.policies.diffusion.configuration_chunk_diffusion import ChunkDiffusionConfig
+
+
+class ChunkDiffusionPolicy(PreTrainedPolicy):
+    """See the module. Inputs `observation.state` and `observation.environment_state` (B, T, *)."""
+
+    config_class = ChunkDiffusionConfig  # type: ignore[assignment]
+    name = "chunk_diffusion"  # type: ignore[assignment]
+
+    def __init__(self, config: ChunkDiffusionConfig, **_: Any):
+        super().__init__(config)
+        config.validate_features()
+        self.config: ChunkDiffusionConfig = config
+        self.keys = [k for k in (OBS_STATE, OBS_ENV_STATE) if k in (config.input_features or {})]
+        cond = config.n_obs_steps * sum(config.input_features[k].shape[0] for k in self.keys)
+        self.action_dim = config.action_feature.shape[0]
+        self.denoiser = make_denoiser(config, self.action_dim, cond)
+        self.scheduler = DDIMScheduler(
+            config.num_train_timesteps,
+            beta_schedule="squaredcos_cap_v2",
+            prediction_type=config.prediction_type,
+            clip_sample=True,
+            timestep_spacing="linspace",
+        )
+        self.scheduler.set_timesteps(config.num_inference_steps)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets the observations seen and the actions queued."""
+        self._actions: deque[Tensor] = deque(maxlen=self.config.n_action_steps)
+        self._seen: dict[str, deque[Tensor]] = {}
+
+    def get_optim_params(self) -> Any:
+        return self.parameters()
+
+    def condition(self, batch: dict[str, Tensor]) -> Tensor:
+        """(B, cond_dim) from normalised observations (B, T, *)."""
+        return torch.cat([batch[k].flatten(1) for k in self.keys], -1)
+
+    def loss(
+        self, cond: Tensor, actions: Tensor, is_pad: Tensor | None, generator: Generator | None
+    ) -> Tensor:
+        """Mean squared error of the prediction over the actions that are not padding.
+
+        Args:
+            cond: (B, cond_dim).
+            actions: (B, K, A) in [-1, 1].
+            is_pad: (B, K) bool.
+            generator: of steps and noise; torch's default if none (LeRobot's trainer).
+        """
+        steps = torch.randint(
+            self.config.num_train_timesteps, (len(actions),), generator=generator, device=actions.device
+        )
+        noise = torch.randn(actions.shape, generator=generator, device=actions.device)
+        noisy = self.scheduler.add_noise(actions, noise, steps)  # type: ignore[arg-type]
+        target = actions if self.config.prediction_type == "sample" else noise
+        error = (self.denoiser(noisy, steps, cond) - target) ** 2
+        if is_pad is None:
+            return error.mean()
+        keep = (~is_pad)[..., None]
+        return (error * keep).sum() / (keep.sum() * self.action_dim)
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict | None]:
+        return self.loss(self.condition(batch), batch[ACTION], batch.get("action_is_pad"), None), None
+
+    def denoise(self, cond: Tensor, noise: Tensor) -> Tensor:
+        """(B, K, A) normalised chunk for noise (B, K, A): deterministic DDIM."""
+        x = noise
+        for step in self.scheduler.timesteps.tolist():
+            levels = torch.full((len(x),), step, dtype=torch.int64, device=x.device)
+            out = self.denoiser(x, levels, cond)
+            # The noise is recomputed from the clipped sample, else clipping would leave an error behind.
+            x = self.scheduler.step(out, step, x, use_clipped_model_output=True, return_dict=False)[0]
+        return x
+
+    @torch.no_grad()
+    def predict_action_chunk(self, batch: dict[str, Tensor], **kwargs: Any) -> Tensor:
+        """(B, K, A) normalised chunk; `noise` (B, K, A) makes it reproducible and steerable."""
+        cond = self.condition(batch)
+        noise = kwargs.get("noise")
+        if noise is None:
+            noise = torch.randn(len(cond), self.config.horizon, self.action_dim, device=cond.device)
+        return self.denoise(cond, noise)
+
+    @torch.no_grad()
+    def select_action(self, batch: dict[str, Tensor], **kwargs: Any) -> Tensor:
+        """(B, A) next action; queries the denoiser when the queue of actions is empty."""
+        for key in self.keys:
+            seen = self._seen.setdefault(key, deque(maxlen=self.config.n_obs_steps))
+            seen.extend([batch[key]] * (1 if seen else self.config.n_obs_steps))
+        if not self._actions:
+            history = {k: torch.stack(list(v), 1) for k, v in self._seen.items()}
+            chunk = self.predict_action_chunk(history, noise=kwargs.get("noise"))
+            self._actions.extend(chunk[:, : self.config.n_action_steps].unbind(1))
+        return self._actions.popleft()
+
+
+def make_denoiser(config: ChunkDiffusionConfig, action_dim: int, cond_dim: int) -> nn.Module:
+    """The network that `config.denoiser` names."""
+    size = (config.horizon, action_dim, cond_dim)
+    if config.denoiser == "unet":
+        return UnetDenoiser(*size, config.channels)
+    if config.denoiser == "transformer":
+        return TransformerDenoiser(*size, config.width, config.blocks)
+    return MlpDenoiser(*size, config.width, config.blocks, config.num_train_timesteps)

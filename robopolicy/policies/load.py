@@ -1,0 +1,103 @@
+"""Opens a saved policy; the only place that chooses its class."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from lerobot.configs.policies import PreTrainedConfig
+from lerobot.processor import NormalizerProcessorStep, PolicyProcessorPipeline
+from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE, POLICY_PREPROCESSOR_DEFAULT_NAME
+from torch import Tensor, nn
+
+from robopolicy.checkpoint import load_strict, load_tensors, open_sealed, tensor_hash
+from robopolicy.errors import BadInput
+from robopolicy.policies.diffusion.configuration_chunk_diffusion import ChunkDiffusionConfig
+from robopolicy.policies.diffusion.modeling_chunk_diffusion import ChunkDiffusionPolicy
+from robopolicy.protocols import Carry
+from robopolicy.spec import Spec
+
+MODEL = "model.safetensors"
+CONFIG = "config.json"
+PREPROCESSOR = f"{POLICY_PREPROCESSOR_DEFAULT_NAME}.json"
+
+
+class ChunkPolicy(nn.Module):
+    """A chunk diffusion policy in physical units; implements `robopolicy.protocols.Policy`.
+
+    Args:
+        spec: what the numbers mean.
+        core: the LeRobot policy, which knows normalised values only.
+        stats: LeRobot's statistics: mean and std of the observations, min and max of the action.
+    """
+
+    def __init__(self, spec: Spec, core: ChunkDiffusionPolicy, stats: dict[str, dict[str, Tensor]]):
+        super().__init__()
+        self.spec, self.core = spec, core
+        keys = core.keys
+        self.register_buffer("mean", torch.cat([stats[k]["mean"] for k in keys]).float())
+        self.register_buffer("std", torch.cat([stats[k]["std"] for k in keys]).float())
+        self.register_buffer("low", stats[ACTION]["min"].float())
+        self.register_buffer("high", stats[ACTION]["max"].float())
+
+    def initial(self, seeds: Sequence[int]) -> Carry:
+        """This policy has no memory."""
+        return {}
+
+    def condition(self, obs: Tensor) -> Tensor:
+        """(B, cond_dim) what the denoiser is conditioned on, for physical states (B, T, D)."""
+        normal = (obs - self.mean) / (self.std + 1e-8)
+        size = self.spec.proprio_dim
+        return torch.cat([normal[..., :size].flatten(1), normal[..., size:].flatten(1)], -1)
+
+    def normalize_actions(self, actions: Tensor) -> Tensor:
+        """Physical actions (..., A) to [-1, 1]."""
+        return 2 * (actions - self.low) / (self.high - self.low) - 1
+
+    @torch.no_grad()
+    def sample(self, obs: Tensor, carry: Carry, noise: Tensor) -> tuple[Tensor, Carry]:
+        """See `robopolicy.protocols.Policy`; a deterministic function of `obs` and `noise`."""
+        chunk = self.core.denoise(self.condition(obs), noise).clamp(-1, 1)
+        return self.low + (chunk + 1) / 2 * (self.high - self.low), carry
+
+    def hash(self) -> str:
+        """sha256 of weights and statistics."""
+        return tensor_hash(self.state_dict())
+
+
+def load_policy(folder: Path) -> ChunkPolicy:
+    """A frozen policy from a folder that `robopolicy.policies.train` wrote.
+
+    Raises:
+        BadInput: if any file is missing, damaged, or does not fit the others.
+    """
+    spec = open_sealed(folder, "policy")
+    try:
+        config = PreTrainedConfig.from_pretrained(folder)
+    except (ValueError, TypeError, KeyError, json.JSONDecodeError) as e:
+        raise BadInput(f"{folder}/{CONFIG}", "a policy configuration", e) from e
+    if not isinstance(config, ChunkDiffusionConfig):
+        raise BadInput(f"{folder}/{CONFIG}:type", "chunk_diffusion", config.type)
+    policy = ChunkPolicy(spec, ChunkDiffusionPolicy(config), _stats(folder))
+    load_strict(policy.core, load_tensors(folder / MODEL)[0], str(folder / MODEL))
+    return policy.eval().requires_grad_(False)
+
+
+def _stats(folder: Path) -> dict[str, dict[str, Tensor]]:
+    """The statistics that LeRobot's normaliser in `folder` holds."""
+    pipeline = PolicyProcessorPipeline.from_pretrained(folder, config_filename=PREPROCESSOR)
+    steps = [s for s in pipeline.steps if isinstance(s, NormalizerProcessorStep)]
+    if len(steps) != 1:
+        raise BadInput(f"{folder}/{PREPROCESSOR}", "one normaliser", f"{len(steps)}")
+    state = steps[0].state_dict()
+    wanted = [(k, n) for k in (OBS_STATE, OBS_ENV_STATE) for n in ("mean", "std")]
+    wanted += [(ACTION, "min"), (ACTION, "max")]
+    missing = [f"{k}.{n}" for k, n in wanted if f"{k}.{n}" not in state]
+    if missing:
+        raise BadInput(f"{folder}/{PREPROCESSOR}", "statistics of every feature", f"no {missing}")
+    stats: dict[str, dict[str, Tensor]] = {}
+    for key, name in wanted:
+        stats.setdefault(key, {})[name] = state[f"{key}.{name}"]
+    return stats

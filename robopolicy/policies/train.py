@@ -1,0 +1,162 @@
+"""Imitation: fits a chunk diffusion policy to demonstrations."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from lerobot.configs.types import FeatureType, PolicyFeature
+from lerobot.utils.constants import (
+    ACTION,
+    OBS_ENV_STATE,
+    OBS_STATE,
+    POLICY_POSTPROCESSOR_DEFAULT_NAME,
+    POLICY_PREPROCESSOR_DEFAULT_NAME,
+)
+from torch import Generator, Tensor, nn
+
+from robopolicy.checkpoint import PROGRESS, seal
+from robopolicy.config import PolicyConfig
+from robopolicy.data.episodes import dataset_info, load_episodes
+from robopolicy.data.windows import PolicyWindows
+from robopolicy.errors import BadInput
+from robopolicy.nets.ema import Ema
+from robopolicy.policies.diffusion.configuration_chunk_diffusion import ChunkDiffusionConfig
+from robopolicy.policies.diffusion.modeling_chunk_diffusion import ChunkDiffusionPolicy
+from robopolicy.policies.diffusion.processor_chunk_diffusion import make_chunk_diffusion_pre_post_processors
+from robopolicy.policies.load import CONFIG, MODEL, ChunkPolicy
+from robopolicy.seeding import torch_seed
+from robopolicy.spec import Spec
+from robopolicy.train import fit, load_optimizer_state, optimizer_state, seeded_init
+
+
+class PolicyLearner:
+    """Trains a chunk diffusion policy; a `robopolicy.train.Learner`."""
+
+    def __init__(self, policy: ChunkPolicy, data: PolicyWindows, config: PolicyConfig):
+        self.policy, self.config = policy, config
+        every = torch.arange(len(data))
+        self.cond = policy.condition(data.obs(every))
+        self.actions = policy.normalize_actions(data.actions(every)).clamp(-1, 1)
+        self.is_pad = ~data.mask(every).bool()
+        self.ema = Ema(policy.core, config.ema_decay)
+        self.optimizer = torch.optim.AdamW(
+            policy.core.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+        )
+
+    def step(self, index: int, generator: Generator) -> dict[str, float]:
+        rows = torch.randint(len(self.cond), (self.config.batch_size,), generator=generator)
+        loss = self.policy.core.loss(self.cond[rows], self.actions[rows], self.is_pad[rows], generator)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr * warm_cosine(index / self.config.steps)
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.policy.core.parameters(), 1.0)
+        self.optimizer.step()
+        self.ema.update(self.policy.core)
+        return {"loss": float(loss.detach())}
+
+    def state(self) -> dict[str, Tensor]:
+        net = {f"net.{k}": v for k, v in self.policy.core.state_dict().items()}
+        return {**net, **self.ema.state("ema"), **optimizer_state(self.optimizer, "optimizer")}
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        net = {k[4:]: v for k, v in tensors.items() if k.startswith("net.")}
+        self.policy.core.load_state_dict(net)
+        self.ema.load_state("ema", tensors)
+        load_optimizer_state(self.optimizer, "optimizer", tensors)
+
+
+def warm_cosine(share: float, warm: float = 0.05) -> float:
+    """Learning-rate factor at a share of training: linear warm-up, then cosine to zero."""
+    if share < warm:
+        return share / warm
+    return 0.5 * (1 + math.cos(math.pi * (share - warm) / (1 - warm)))
+
+
+def new_policy(spec: Spec, config: PolicyConfig, data: PolicyWindows, seed: int) -> ChunkPolicy:
+    """An untrained policy with the statistics of `data`."""
+    features = {
+        OBS_STATE: PolicyFeature(FeatureType.STATE, (spec.proprio_dim,)),
+        OBS_ENV_STATE: PolicyFeature(FeatureType.ENV, (spec.state_dim - spec.proprio_dim,)),
+    }
+    own = ChunkDiffusionConfig(
+        n_obs_steps=spec.obs_steps,
+        horizon=spec.chunk,
+        n_action_steps=spec.chunk,
+        input_features={k: v for k, v in features.items() if v.shape[0]},
+        output_features={ACTION: PolicyFeature(FeatureType.ACTION, (spec.action_dim,))},
+        denoiser=config.denoiser,
+        width=config.width,
+        blocks=config.blocks,
+        channels=config.channels,
+        num_inference_steps=config.inference_steps,
+        optimizer_lr=config.lr,
+        optimizer_weight_decay=config.weight_decay,
+        device="cpu",
+        push_to_hub=False,
+    )
+    with seeded_init(torch_seed(seed, "policy-init")):
+        core = ChunkDiffusionPolicy(own)
+    return ChunkPolicy(spec, core, statistics(spec, data))
+
+
+def statistics(spec: Spec, data: PolicyWindows) -> dict[str, dict[str, Tensor]]:
+    """Mean and std of the states seen; the action's range is the Spec's."""
+    last = data.obs(torch.arange(len(data)))[:, -1]
+    mean, std = last.mean(0), last.std(0, correction=0).clamp_min(1e-3)
+    n = spec.proprio_dim
+    low, high = torch.from_numpy(spec.action_range)
+    return {
+        OBS_STATE: {"mean": mean[:n], "std": std[:n]},
+        OBS_ENV_STATE: {"mean": mean[n:], "std": std[n:]},
+        ACTION: {"min": low, "max": high},
+    }
+
+
+def train_policy(datasets: list[Path], out: Path, config: PolicyConfig, seed: int) -> dict[str, Any]:
+    """Trains a policy on demonstrations and seals it in `out`; resumes if interrupted.
+
+    Returns:
+        Number of episodes and windows, and the loss curve.
+
+    Raises:
+        BadInput: if the data is unusable; nothing has been written.
+        Interrupted: on Ctrl-C, after saving.
+    """
+    if not datasets:
+        raise BadInput("dataset", "at least one dataset", "none")
+    spec, _ = dataset_info(datasets[0])
+    for folder in datasets[1:]:
+        spec.require(dataset_info(folder)[0], str(folder))
+    episodes = load_episodes(datasets)
+    data = PolicyWindows(episodes, spec)
+    policy = new_policy(spec, config, data, seed)
+    learner = PolicyLearner(policy, data, config)
+    out.mkdir(parents=True, exist_ok=True)
+    settings = {**dataclasses.asdict(config), "data": [len(episodes), len(data)]}
+    curve = fit(learner, config.steps, torch_seed(seed, "policy"), "policy", out / PROGRESS, settings)
+    policy.core.load_state_dict(learner.ema.average)
+    save_policy(policy, out)
+    return {"episodes": len(episodes), "windows": len(data), "curve": curve}
+
+
+def save_policy(policy: ChunkPolicy, out: Path) -> None:
+    """Writes the LeRobot checkpoint (config, weights, processors) and seals it."""
+    out.mkdir(parents=True, exist_ok=True)
+    policy.core.save_pretrained(out)
+    n = policy.spec.proprio_dim
+    stats = {
+        OBS_STATE: {"mean": policy.mean[:n], "std": policy.std[:n]},
+        OBS_ENV_STATE: {"mean": policy.mean[n:], "std": policy.std[n:]},
+        ACTION: {"min": policy.low, "max": policy.high},
+    }
+    before, after = make_chunk_diffusion_pre_post_processors(policy.core.config, stats)
+    before.save_pretrained(out, config_filename=f"{POLICY_PREPROCESSOR_DEFAULT_NAME}.json")
+    after.save_pretrained(out, config_filename=f"{POLICY_POSTPROCESSOR_DEFAULT_NAME}.json")
+    names = ("policy_preprocessor", "policy_postprocessor")
+    processors = [p.name for p in out.iterdir() if p.name.startswith(names)]
+    seal(out, "policy", policy.spec, [CONFIG, MODEL, *processors])
