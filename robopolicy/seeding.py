@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 
 # Disjoint by construction: whatever the master seed, no stage ever sees another stage's episodes.
-_STAGES = ("demos", "rollouts", "warmup", "validation", "held_out", "film", "deploy")
+_STAGES = ("demos", "rollouts", "warmup", "validation", "held_out", "film", "deploy", "imagined")
 _STAGE_SIZE = 100_000
 _MASTER_SIZE = _STAGE_SIZE * 10
 

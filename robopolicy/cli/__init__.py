@@ -1,0 +1,87 @@
+"""The command line: verbs that a robot learner knows. What is heavy is imported by the verb that needs it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Union
+
+import tyro
+from rich.console import Console
+
+from robopolicy.cli.collect import Collect, collect
+from robopolicy.cli.common import show
+from robopolicy.cli.demo import Demo, demo
+from robopolicy.cli.deploy import Deploy, Serve, deploy, serve
+from robopolicy.cli.doctor import Doctor, doctor
+from robopolicy.cli.judge import Evaluate, Imagine, Report, evaluate, imagine, report
+from robopolicy.cli.learn import Steer, Train, TrainWorld, steer, train, train_world
+from robopolicy.errors import BadInput, Interrupted, RoboPolicyError
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+# Verb -> its arguments and the function that takes them, in the order of the chain.
+VERBS: dict[str, tuple[type, Callable[[Any], dict[str, Any] | int]]] = {
+    "collect": (Collect, collect),
+    "train": (Train, train),
+    "evaluate": (Evaluate, evaluate),
+    "train-world": (TrainWorld, train_world),
+    "imagine": (Imagine, imagine),
+    "steer": (Steer, steer),
+    "report": (Report, report),
+    "serve": (Serve, serve),
+    "deploy": (Deploy, deploy),
+    "demo": (Demo, demo),
+    "doctor": (Doctor, doctor),
+}
+
+_ABOUT = """Train a robot policy in simulation, refine and judge it in imagination, deploy it over ROS 2.
+
+"robopolicy demo" runs the whole chain; "robopolicy VERB --help" explains one link of it."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb.
+
+    Returns:
+        0 done, 1 failure, 2 bad input (nothing was written), 130 interrupted (run it again to resume).
+    """
+    given = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    try:
+        verb, args = _parse(given)
+    except SystemExit as e:  # --help, or flags that make no sense
+        return int(e.code or 0)
+    work = VERBS[verb][1]
+    try:
+        outcome = work(args)
+        if isinstance(outcome, int):
+            return outcome
+        show(outcome)
+    except BadInput as e:
+        return _fail(f"error: {e}", BAD_INPUT)
+    except Interrupted as e:
+        return _fail(f"{e}; run the same command again to resume", INTERRUPTED)
+    except KeyboardInterrupt:
+        return _fail("interrupted: run the same command again to resume", INTERRUPTED)
+    except RoboPolicyError as e:
+        return _fail(f"error: {e}", FAILED)
+    return DONE
+
+
+def _parse(argv: list[str]) -> tuple[str, Any]:
+    """The verb and its arguments."""
+    if argv[0] in VERBS:
+        return argv[0], tyro.cli(VERBS[argv[0]][0], prog=f"robopolicy {argv[0]}", args=argv[1:])
+    # Only the overview, or a complaint about the verb: one line for each.
+    named = [
+        Annotated[kind, tyro.conf.subcommand(name, description=(kind.__doc__ or "").split("\n")[0])]
+        for name, (kind, _) in VERBS.items()
+    ]
+    parsed = tyro.cli(Union[tuple(named)], prog="robopolicy", description=_ABOUT, args=argv)  # pyright: ignore  # noqa: UP007
+    return next(name for name, (kind, _) in VERBS.items() if isinstance(parsed, kind)), parsed
+
+
+def _fail(message: str, code: int) -> int:
+    line = " ".join(message.split())
+    Console(stderr=True).print(line, style="red", markup=False, highlight=False, soft_wrap=True)
+    return code

@@ -1,0 +1,185 @@
+"""What all verbs share: finishing once, measuring, naming the nearest choice, one table at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from rich.console import Console
+from rich.table import Table
+
+from robopolicy.errors import BadInput
+
+if TYPE_CHECKING:
+    from robopolicy.protocols import ChunkEnv
+
+Result = dict[str, Any]
+stdout = Console(highlight=False)
+
+
+class HasOut(Protocol):
+    """Arguments of a verb that leaves a `result.json`."""
+
+    @property
+    def out(self) -> Path: ...
+
+
+def run(verb: str, args: HasOut, settings: Any, work: Callable[[], Result]) -> Result:
+    """Does `work` unless `args.out` already holds its result, and writes down what came out.
+
+    Args:
+        verb: its name.
+        args: its arguments, a dataclass.
+        settings: the stage's resolved config, a dataclass or none.
+        work: returns the verb's own fields.
+
+    Raises:
+        BadInput: if the folder holds something else; nothing has been written.
+    """
+    from robopolicy.results import PeakMemory, Stopwatch, write_result
+
+    config = {"args": plain(args), "settings": plain(settings) if settings else {}}
+    done = _finished(verb, args.out, config)
+    if done is not None:
+        stdout.print(f"{args.out} is finished already: nothing to do (delete it to start over)", markup=False)
+        return done
+    watch = Stopwatch()
+    with PeakMemory() as memory, watch.stage(verb):
+        fields = work()
+    measured = {"wall_clock_s": watch.seconds[verb], "peak_memory_mb": memory.mb}
+    return write_result(args.out, verb, {"config": config, **fields, **measured})
+
+
+def _finished(verb: str, out: Path, config: Result) -> Result | None:
+    """The result in `out` if the same verb with the same settings finished there; none if it is free."""
+    from robopolicy.checkpoint import is_sealed, read_json
+    from robopolicy.results import RESULT
+
+    if out.exists() and not out.is_dir():
+        raise BadInput("out", "a folder", f"{out} (a file)")
+    if not (out / RESULT).is_file():
+        # Sealed but without a result: the run ended between the two. The artefact itself is whole.
+        return {"verb": verb, "config": config} if is_sealed(out) else None
+    found = read_json(out / RESULT)
+    if found.get("verb") != verb:
+        raise BadInput("out", f"a free folder or one of {verb}", f"{out} (holds a {found.get('verb')})")
+    differing = _differences(found.get("config", {}), config)
+    if differing:
+        raise BadInput("out", "a free folder or the same settings as before", f"{out}, other {differing}")
+    return found
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    # How many processes work changes no result.
+    keys = [
+        f"{k}.{name}"
+        for k in ("args", "settings")
+        for name in sorted({*before.get(k, {}), *after[k]} - {"out", "processes"})
+        if before.get(k, {}).get(name) != after[k].get(name)
+    ]
+    return ", ".join(keys)
+
+
+def plain(settings: Any) -> Result:
+    """A dataclass as JSON-able values; paths as they were given."""
+    return {f.name: _plain(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return plain(value)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+def choose[T](field: str, table: Mapping[str, T], name: str) -> T:
+    """`table[name]`; an unknown name is refused with the nearest known one."""
+    if name not in table:
+        near = difflib.get_close_matches(name, table, 1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise BadInput(field, f"one of {sorted(table)}", f"{name!r}{hint}")
+    return table[name]
+
+
+def with_changes[T](config: T, **changes: Any) -> T:
+    """A frozen config with the changes that are not none."""
+    given = {k: v for k, v in changes.items() if v is not None}
+    return dataclasses.replace(config, **given)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def need(field: str, folders: Sequence[Path]) -> list[Path]:
+    """At least one folder, all of them there."""
+    if not folders:
+        raise BadInput(field, "at least one folder", "none")
+    for folder in folders:
+        if not folder.is_dir():
+            raise BadInput(field, "a folder", f"{folder} (no such folder)")
+    return list(folders)
+
+
+def positive(**numbers: float) -> None:
+    """Refuses numbers that are not above zero, by name."""
+    for name, number in numbers.items():
+        if not number > 0:
+            raise BadInput(name, "a positive number", number)
+
+
+@contextmanager
+def simulator(task: str, processes: int, chunk: int | None = None, linger: int = 0) -> Iterator[ChunkEnv]:
+    """The real simulator; see `sim.vector.SimVectorEnv`. The cores belong to its processes meanwhile."""
+    import torch
+
+    from sim.vector import SimVectorEnv
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    env = SimVectorEnv(task, processes, chunk, linger)
+    try:
+        # gymnasium means something else by `spec`, so its type hides ours.
+        yield cast("ChunkEnv", env)
+    finally:
+        env.close(terminate=True)
+        torch.set_num_threads(threads)
+
+
+def show(result: Result) -> None:
+    """Prints the table with which a verb ends."""
+    if "policies" in result:
+        stdout.print(_judged(result))
+        return
+    table = Table(title=result["verb"], show_header=False)
+    for name, value in result.items():
+        if isinstance(value, bool | int | float | str) and name not in ("schema", "verb"):
+            table.add_row(name.replace("_", " "), f"{value:,.4g}" if isinstance(value, float) else str(value))
+        elif isinstance(value, dict) and "rate" in value:
+            table.add_row(name, rate(value))
+    table.add_row("out", result["config"]["args"]["out"])
+    stdout.print(table)
+
+
+def _judged(result: Result) -> Table:
+    table = Table(title=result["verb"])
+    for heading in ("policy", "success [95%]", "minus first [95%]", "real - imagined", "steps/s"):
+        table.add_column(heading, justify="left" if heading == "policy" else "right")
+    differences = {d["second"]: d for d in result["differences"]}
+    gaps = result["real_minus_imagined"]
+    for row in result["policies"]:
+        label = row["label"]
+        d, gap = differences.get(label), gaps.get(label)
+        difference = f"{d['mean']:+.1%} [{d['low']:+.1%}, {d['high']:+.1%}]" if d else ""
+        gap_text = f"{gap['gap']:+.1%}" if gap else ""
+        table.add_row(label, rate(row), difference, gap_text, f"{row['steps_per_s']:,.0f}")
+    return table
+
+
+def rate(row: Mapping[str, Any]) -> str:
+    """ "62% [54%, 70%] (62/100)" """
+    share = f"{row['rate']:.1%} [{row['low']:.1%}, {row['high']:.1%}]"
+    return f"{share} ({row['successes']}/{row['episodes']})"

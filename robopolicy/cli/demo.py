@@ -1,0 +1,34 @@
+"""`robopolicy demo`: the whole chain with one command."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Run the whole chain: demonstrations, policy, world model, steering, both judgements, report.
+
+    Interrupted, the same command goes on where it stopped.
+
+    Example: robopolicy demo --out runs/demo
+
+    Attributes:
+        out: folder of the run.
+        task: what to learn.
+        preset: "quick" for two cores, "full" for a graphics processor.
+        seed: master seed.
+    """
+
+    out: Path = Path("runs/demo")
+    task: str = "lift"
+    preset: str = "quick"
+    seed: int = 0
+
+
+def demo(args: Demo) -> int:
+    """Runs the chain; see `Demo`."""
+    from robopolicy.cli import chain
+
+    return chain.run(args) or 0

@@ -1,0 +1,88 @@
+"""`robopolicy serve` and `deploy`: the policy behind a socket, and the arm over ROS 2."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from robopolicy.cli.common import Result, need, plain, stdout
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Answer a robot's requests for actions at a local socket, until Ctrl-C.
+
+    This process knows torch and no ROS; the robot's nodes know ROS and no torch.
+
+    Example: robopolicy serve --policy runs/policy --steerer runs/steerer --address /tmp/policy.sock
+
+    Attributes:
+        policy: saved policy.
+        address: path of a socket, or 127.0.0.1:PORT.
+        steerer: saved steerer of that policy.
+        threads: of torch.
+    """
+
+    policy: Path
+    address: str
+    steerer: Path | None = None
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Deploy:
+    """Drive a simulated arm over ROS 2: starts plant, policy server and nodes, runs episodes, stops.
+
+    Needs the extra "ros" (or a sourced ROS 2 Jazzy); for a real arm see ros_nodes/launch.
+
+    Example: robopolicy deploy --policy runs/policy --steerer runs/steerer --robot panda_sim
+
+    Attributes:
+        policy: saved policy.
+        steerer: saved steerer of that policy.
+        robot: name or path of a robot contract.
+        episodes: how many.
+        seed: master seed.
+        lockstep: simulated time waits for the policy.
+        logs: folder for the logs of the processes.
+        out: folder of the result.
+    """
+
+    policy: Path
+    steerer: Path | None = None
+    robot: str = "panda_sim"
+    episodes: int = 1
+    seed: int = 0
+    lockstep: bool = False
+    logs: Path | None = None
+    out: Path = Path("runs/deploy")
+
+
+def serve(args: Serve) -> int:
+    """Serves until told to stop; see `Serve`."""
+    from robopolicy.serve import main
+
+    options = ["--policy", str(args.policy), "--address", args.address, "--threads", str(args.threads)]
+    return main([*options, *(["--steerer", str(args.steerer)] if args.steerer else [])])
+
+
+def deploy(args: Deploy) -> Result:
+    """Runs episodes over ROS 2; see `Deploy`. Runs again if asked again: it is about the arm."""
+    from robopolicy.processes import stop_on_signals
+    from robopolicy.results import write_result
+    from robopolicy.stats import wilson
+    from ros_nodes import deploy as ros
+
+    need("policy", [args.policy])
+    if args.steerer:
+        need("steerer", [args.steerer])
+    options = {f.name: getattr(args, f.name) for f in dataclasses.fields(args) if f.name != "out"}
+    report = ros.deploy(**options, stop=stop_on_signals(), on_episode=_say)
+    success = wilson(report.successes, len(report.episodes)).to_dict()
+    config = {"args": plain(args), "settings": {}}
+    return write_result(args.out, "deploy", {"config": config, "success": success, **report.to_dict()})
+
+
+def _say(episode) -> None:
+    stdout.print(f"episode {episode.seed}: {episode.ended} after {episode.steps} steps", markup=False)

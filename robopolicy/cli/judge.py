@@ -1,0 +1,250 @@
+"""`robopolicy evaluate` and `imagine`: the same judging in the simulator and in a world model; `report`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from robopolicy.cli.common import Result, need, positive, run, simulator
+from robopolicy.errors import BadInput
+
+if TYPE_CHECKING:
+    from robopolicy.evaluate import Evaluation
+    from robopolicy.protocols import ChunkEnv, Policy, Steerer
+    from robopolicy.spec import Spec
+
+# Imagined episodes that run at the same time; changes no episode.
+_IMAGINED_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Judge policies in the real simulator, on seeds that nothing else uses.
+
+    All run the same seeds, so that their difference is paired. Each --steerer is judged with the policy it
+    was trained for. Next: robopolicy report, or robopolicy deploy.
+
+    Example: robopolicy evaluate --policy runs/policy --steerer runs/steerer --episodes 100 --out runs/real
+
+    Attributes:
+        policy: saved policies; the first is what the others are compared with.
+        out: folder of the result.
+        steerer: saved steerers of these policies.
+        task: where to judge.
+        episodes: per policy.
+        seed: master seed.
+        processes: simulators that run at the same time; changes no episode.
+    """
+
+    policy: tuple[Path, ...]
+    out: Path
+    steerer: tuple[Path, ...] = ()
+    task: str = "lift"
+    episodes: int = 100
+    seed: int = 0
+    processes: int = 2
+
+
+@dataclass(frozen=True)
+class Imagine:
+    """Judge policies in a world model: hundreds of episodes in seconds.
+
+    The result has the format of "robopolicy evaluate"; --real compares with one. A gap between the two is
+    what the world model has yet to learn.
+
+    Example: robopolicy imagine --world runs/world --policy runs/policy --real runs/real/result.json
+    --out runs/imagined
+
+    Attributes:
+        world: saved world model.
+        policy: saved policies; the first is what the others are compared with.
+        out: folder of the result.
+        steerer: saved steerers of these policies.
+        episodes: per policy.
+        real: result.json of "robopolicy evaluate" with the same policies.
+        doubt_limit: doubt that ends an episode (1 is the 99th percentile on held-out data).
+        seed: master seed.
+    """
+
+    world: Path
+    policy: tuple[Path, ...]
+    out: Path
+    steerer: tuple[Path, ...] = ()
+    episodes: int = 512
+    real: Path | None = None
+    doubt_limit: float = 3.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """Make one self-contained HTML page of a run.
+
+    Example: robopolicy report --run runs/demo
+
+    Attributes:
+        run: folder of a run, such as that of "robopolicy demo".
+        out: the page; report.html in the run's folder by default.
+    """
+
+    run: Path
+    out: Path | None = None
+
+
+class _Candidate(NamedTuple):
+    label: str
+    policy: Policy
+    steerer: Steerer | None
+    hashes: dict[str, str]
+
+
+def evaluate(args: Evaluate) -> Result:
+    """Judges in the real simulator; see `Evaluate`."""
+    return run("evaluate", args, None, lambda: _evaluate(args))
+
+
+def imagine(args: Imagine) -> Result:
+    """Judges in imagination; see `Imagine`."""
+    return run("imagine", args, None, lambda: _imagine(args))
+
+
+def _evaluate(args: Evaluate) -> Result:
+    from robopolicy.seeding import episode_seed
+    from sim.tasks import find_task
+
+    positive(episodes=args.episodes, processes=args.processes)
+    candidates = _candidates(find_task(args.task).spec, args.policy, args.steerer)
+    seeds = _seeds(args.seed, "held_out", args.episodes)
+    with simulator(args.task, min(args.processes, args.episodes)) as env:
+        # Builds and warms the simulators, so that the speed measured is theirs.
+        env.reset(seed=[episode_seed(args.seed, "warmup", i) for i in range(env.num_envs)])
+        judged = _judge(env, candidates, seeds, "real")
+    return {"task": args.task, "processes": env.num_envs, **judged, "real_minus_imagined": {}}
+
+
+def _imagine(args: Imagine) -> Result:
+    from robopolicy.checkpoint import folder_hash
+    from robopolicy.cli.learn import start_states
+    from world_models.imagined_env import ImaginedEnv
+    from world_models.load import load_world
+
+    positive(episodes=args.episodes, doubt_limit=args.doubt_limit)
+    need("world", [args.world])
+    world = load_world(args.world)
+    candidates = _candidates(world.spec, args.policy, args.steerer)
+    real = _real_rates(args.real, candidates) if args.real else {}
+    # The rows that no steerer practised from.
+    _, starts = start_states(args.world)
+    env = ImaginedEnv(world, starts, min(_IMAGINED_BATCH, args.episodes), args.doubt_limit)
+    seeds = _seeds(args.seed, "imagined", args.episodes)
+    judged = _judge(cast("ChunkEnv", env), candidates, seeds, "imagined")
+    imagined = {row["label"]: row["rate"] for row in judged["policies"]}
+    gaps = {
+        label: {"real": rate, "imagined": imagined[label], "gap": rate - imagined[label]}
+        for label, rate in real.items()
+    }
+    return {"task": world.spec.task, "world": folder_hash(args.world), **judged, "real_minus_imagined": gaps}
+
+
+def _judge(env: ChunkEnv, candidates: Sequence[_Candidate], seeds: list[int], where: str) -> Result:
+    """The result format that simulator and imagination share."""
+    from robopolicy.evaluate import compare, evaluate
+
+    done = [(c, evaluate(env, c.policy, c.steerer, seeds, f"{c.label} ({where})")) for c in candidates]
+    first_label, first = done[0][0].label, done[0][1]
+    return {
+        "policies": [_row(c, e) for c, e in done],
+        "differences": [
+            {"first": first_label, "second": c.label, **compare(first, e).to_dict()} for c, e in done[1:]
+        ],
+    }
+
+
+def _row(candidate: _Candidate, e: Evaluation) -> Result:
+    return {
+        "label": candidate.label,
+        **e.rate.to_dict(),
+        "hashes": candidate.hashes,
+        "steps": e.steps,
+        "seconds": round(e.seconds, 3),
+        "steps_per_s": e.steps / e.seconds,
+        "mean_doubt": e.mean_doubt,
+        "ended": dict(Counter(x.reason or "success" for x in e.episodes)),
+        "outcomes": {str(seed): won for seed, won in zip(e.seeds, e.outcomes, strict=True)},
+    }
+
+
+def _candidates(spec: Spec, policies: Sequence[Path], steerers: Sequence[Path]) -> list[_Candidate]:
+    """Every policy by itself, then every steerer with the policy it was trained for."""
+    from robopolicy.checkpoint import folder_hash, read_json
+    from robopolicy.policies.load import load_policy
+    from robopolicy.steering.load import load_steerer
+    from robopolicy.steering.steerer import policy_hash
+
+    need("policy", policies)
+    if steerers:
+        need("steerer", steerers)
+    labels = _labels([*policies, *steerers])
+    candidates: list[_Candidate] = []
+    for folder in policies:
+        policy = load_policy(folder)
+        spec.require(policy.spec, "policy")
+        hashes = {"policy": folder_hash(folder)}
+        candidates.append(_Candidate(labels[folder], policy, None, hashes))
+    plain, by_hash = list(candidates), {policy_hash(c.policy): c for c in candidates}
+    for folder in steerers:
+        config = read_json(folder / "config.json")
+        # Where none fits, the loader says what is wrong with the first.
+        own = by_hash.get(str(config.get("policy_hash")), plain[0])
+        steerer = load_steerer(folder, own.policy)
+        hashes = {**own.hashes, "steerer": folder_hash(folder)}
+        candidates.append(_Candidate(labels[folder], own.policy, steerer, hashes))
+    return candidates
+
+
+def _labels(folders: Sequence[Path]) -> dict[Path, str]:
+    """Folder names, or whole paths where names repeat."""
+    if len(set(folders)) < len(folders):
+        raise BadInput("policy, steerer", "different folders", [str(f) for f in folders])
+    names = Counter(f.resolve().name for f in folders)
+    return {f: f.resolve().name if names[f.resolve().name] == 1 else str(f) for f in folders}
+
+
+def _real_rates(path: Path, candidates: Sequence[_Candidate]) -> dict[str, float]:
+    """Real success by label, of those policies that are judged here too (by hash, not by name)."""
+    from robopolicy.checkpoint import read_json
+
+    result = read_json(path)
+    if result.get("verb") != "evaluate" or not isinstance(result.get("policies"), list):
+        raise BadInput("real", "the result.json of an evaluation", f"{path} (of {result.get('verb')})")
+    found = {
+        c.label: float(row["rate"])
+        for c in candidates
+        for row in result["policies"]
+        if row.get("hashes") == c.hashes
+    }
+    if not found:
+        raise BadInput("real", "an evaluation of the same policies", f"{path} (of others)")
+    return found
+
+
+def _seeds(seed: int, stage: str, episodes: int) -> list[int]:
+    from robopolicy.seeding import episode_seed
+
+    try:
+        return [episode_seed(seed, stage, i) for i in range(episodes)]
+    except ValueError as e:
+        raise BadInput("seed, episodes", "inside the range of seeds", e) from e
+
+
+def report(args: Report) -> int:
+    """Writes the page; see `Report`."""
+    from robopolicy.report import write_report
+
+    need("run", [args.run])
+    page = write_report(args.run, args.out or args.run / "report.html")
+    print(page)
+    return 0
