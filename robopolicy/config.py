@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from robopolicy.errors import BadInput
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -216,7 +214,7 @@ STEER_PRESETS = {
 }
 
 
-def from_dict(kind: type[T], data: dict[str, Any], where: str) -> T:
+def from_dict[T](kind: type[T], data: dict[str, Any], where: str) -> T:
     """Rebuilds a flat settings dataclass from JSON; unknown or missing keys are refused."""
     wanted = {f.name for f in fields(kind)}  # type: ignore[arg-type]
     if set(data) != wanted:

@@ -72,9 +72,7 @@ def evaluate(
         raise BadInput("episodes", "at least 1", 0)
     began = clock()
     with Progress(label, len(seeds)) as bar:
-        episodes = rollout(
-            env, policy, steerer or PriorSteerer(), seeds, label, lambda _: bar.advance()
-        )
+        episodes = rollout(env, policy, steerer or PriorSteerer(), seeds, label, lambda _: bar.advance())
     return Evaluation(label, tuple(seeds), episodes, clock() - began)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -47,7 +47,8 @@ class Progress:
     def advance(self, n: int = 1, note: str = "") -> None:
         self.done += n
         if self._bar:
-            self._bar.update(self._task, completed=self.done, **({"note": note} if note else {}))
+            fields: dict[str, Any] = {"note": note} if note else {}
+            self._bar.update(self._task, completed=self.done, **fields)
             return
         if self._quiet:
             return
@@ -56,7 +57,8 @@ class Progress:
             self._line = now
             rate = (self.done - self._first) / max(1e-9, now - self._began)
             left = (self.total - self.done) / rate if rate else 0
-            console.print(f"{self.label}: {self.done}/{self.total}, {left:.0f} s left {note}", highlight=False)
+            line = f"{self.label}: {self.done}/{self.total}, {left:.0f} s left {note}"
+            console.print(line, highlight=False)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._bar:

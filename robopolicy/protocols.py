@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from torch import Generator, Tensor
+from torch import Tensor
 
 from robopolicy.spec import Spec
 

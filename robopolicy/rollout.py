@@ -84,9 +84,7 @@ def rollout(
 def _restart(carry: Carry, fresh: Carry, mask: torch.Tensor) -> Carry:
     if not carry:
         return fresh
-    return {
-        k: torch.where(mask.view(-1, *[1] * (v.ndim - 1)), fresh[k], v) for k, v in carry.items()
-    }
+    return {k: torch.where(mask.view(-1, *[1] * (v.ndim - 1)), fresh[k], v) for k, v in carry.items()}
 
 
 class _Slot:

@@ -219,9 +219,7 @@ def _short(value: object) -> object:
     return [f["name"] for f in value] if isinstance(value, list | tuple) else value
 
 
-def _check(
-    x: np.ndarray, dim: int, bounds: np.ndarray, names: tuple[str, ...], where: str
-) -> np.ndarray:
+def _check(x: np.ndarray, dim: int, bounds: np.ndarray, names: tuple[str, ...], where: str) -> np.ndarray:
     x = np.asarray(x)
     if x.dtype.kind not in "fiu" or x.ndim < 1 or x.shape[-1] != dim:
         raise BadInput(where, f"numbers of shape (..., {dim})", f"{x.dtype} of shape {x.shape}")

@@ -37,7 +37,8 @@ def wilson(successes: int, episodes: int) -> Rate:
         BadInput: if there are no episodes, or more successes than episodes.
     """
     if episodes < 1 or not 0 <= successes <= episodes:
-        raise BadInput("successes/episodes", "0 <= successes <= episodes, episodes >= 1", (successes, episodes))
+        wanted = "0 <= successes <= episodes, episodes >= 1"
+        raise BadInput("successes/episodes", wanted, (successes, episodes))
     p, n, z2 = successes / episodes, episodes, _Z95**2
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z95 * sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)

@@ -8,6 +8,7 @@ The data is normalised before it comes here, so d (sigma_data) is 1.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -54,9 +55,7 @@ class Denoiser(nn.Module):
             h = block(h)
         return x * SIGMA_DATA**2 / total + self.out(h) * sigma * SIGMA_DATA * total.rsqrt()
 
-    def loss(
-        self, clean: Tensor, cond: Tensor, mask: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def loss(self, clean: Tensor, cond: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
         """EDM loss on the masked elements, weighted so that F's target has unit variance.
 
         Args:
@@ -109,7 +108,7 @@ def euler_sample(
     first = torch.stack([m(x, x.new_full((len(x), 1), levels[0]), cond) for m in members])
     spread = first.std(0) if len(members) > 1 else torch.zeros_like(first[0])
     clean = first[0]
-    for i, (now, after) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+    for i, (now, after) in enumerate(itertools.pairwise(levels)):
         if i:
             clean = members[i % len(members)](x, x.new_full((len(x), 1), now), cond)
         x = clean + (x - clean) * (after / now)

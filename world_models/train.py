@@ -344,7 +344,7 @@ def calibrate(model: StateWorldModel, data: Windows, seed: int) -> dict[str, flo
     rng = torch.Generator().manual_seed(seed)
     model.doubt_scale.fill_(1.0)
     noise = torch.randn(len(data), model.spec.chunk, model.spec.state_dim, generator=rng)
-    states, success, doubt = model.predict(data.obs, data.actions, noise)
+    states, _, doubt = model.predict(data.obs, data.actions, noise)
     model.doubt_scale.copy_(torch.quantile(doubt, 0.99).clamp_min(1e-6))
     error = (states - data.future) * data.mask[..., None] / model.state_std
     size = error.pow(2).sum((-1, -2)).div(data.mask.sum(-1)).sqrt()

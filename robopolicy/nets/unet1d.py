@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -40,7 +42,7 @@ class UnetDenoiser(nn.Module):
         self.pad = -chunk % self.stride
         self.cond = nn.Sequential(nn.Linear(cond_dim + embed, embed), nn.SiLU(), nn.Linear(embed, embed))
         self.inp = nn.Conv1d(action_dim, channels[0], 1)
-        pairs = list(zip(channels[:-1], channels[1:], strict=True))
+        pairs = list(itertools.pairwise(channels))
         self.down = nn.ModuleList(FilmBlock(a, a, embed) for a, _ in pairs)
         self.shrink = nn.ModuleList(nn.Conv1d(a, b, 3, stride=2, padding=1) for a, b in pairs)
         self.middle = FilmBlock(channels[-1], channels[-1], embed)
