@@ -1,4 +1,4 @@
-"""Who may know whom, and what no file may call. The rules and their reasons are in docs/design.md."""
+"""Who may know whom (README, "Rooms"), and what no file may call."""
 
 from __future__ import annotations
 
