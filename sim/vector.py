@@ -98,6 +98,9 @@ class SimVectorEnv(AsyncVectorEnv):
             steps of a chunk and the model learns, wrongly, that the object stays on the table.
     """
 
+    steps_taken = 0
+    """Simulator steps of all environments of this process: what imagination is there to save."""
+
     def __init__(self, task: str, num_envs: int, chunk: int | None = None, linger: int = 0):
         self.spec = find_task(task).spec
         build = partial(_build, task, chunk or self.spec.chunk, linger)
@@ -112,6 +115,11 @@ class SimVectorEnv(AsyncVectorEnv):
         finally:
             for key, value in threads.items():
                 os.environ.pop(key) if value is None else os.environ.update({key: value})
+
+    def step(self, actions: np.ndarray) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        outcome = super().step(actions)
+        SimVectorEnv.steps_taken += int(outcome[4]["executed"].sum())
+        return outcome
 
 
 def _build(task: str, chunk: int, linger: int) -> gymnasium.Env:

@@ -1,0 +1,178 @@
+"""The whole chain, stage by stage, from the verbs' own functions; what `robopolicy demo` runs."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from robopolicy.cli.collect import Collect, collect
+from robopolicy.cli.common import Result, choose, plain, rate, stdout
+from robopolicy.cli.demo import Demo
+from robopolicy.cli.judge import Evaluate, Imagine, evaluate, imagine
+from robopolicy.cli.learn import Steer, Train, TrainWorld, steer, train, train_world
+from robopolicy.errors import RoboPolicyError
+
+SETUP_SECONDS = "setup-seconds"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How much of everything a demo collects and judges.
+
+    Attributes:
+        demos: demonstrations.
+        prior: rollouts of the policy as trained.
+        uniform: rollouts with bounded noise, drawn anew for each action.
+        repeat: rollouts with one bounded noise vector repeated along the chunk.
+        random: episodes of aimless actions.
+        episodes: real held-out episodes per policy.
+        imagined: imagined episodes per policy.
+    """
+
+    demos: int = 60
+    prior: int = 80
+    uniform: int = 40
+    repeat: int = 80
+    random: int = 10
+    episodes: int = 150
+    imagined: int = 512
+
+
+RECIPES = {
+    "quick": Recipe(),
+    "full": Recipe(200, 200, 100, 200, 40, 300, 2048),
+    "tiny": Recipe(6, 3, 2, 3, 2, 3, 8),
+}
+
+
+def run(args: Demo) -> int:
+    """Runs every stage that has not finished yet and prints one table."""
+    recipe = choose("preset", RECIPES, args.preset)
+    out = args.out
+    demos, world, policy, steerer = (out / n for n in ("demos", "world", "policy", "steerer"))
+    common: dict[str, Any] = {"seed": args.seed}
+
+    def data(name: str, episodes: int, first: int = 0, **how: Any) -> Result:
+        return collect(Collect(out / name, args.task, episodes, first=first, **how, **common))
+
+    stages: dict[str, list[Result]] = {}
+    stages["collect"] = [data("demos", recipe.demos)]
+    stages["train"] = [train(Train((demos,), policy, preset=args.preset, **common))]
+    # Each source has start states of its own: `first` keeps their seeds apart.
+    stages["collect"] += [
+        data("rollouts-prior", recipe.prior, 0, policy=policy),
+        data("rollouts-uniform", recipe.uniform, 10_000, policy=policy, noise="uniform", bound=2.0),
+        data("rollouts-repeat", recipe.repeat, 20_000, policy=policy, noise="repeat"),
+        data("random", recipe.random, 30_000, expert="random"),
+    ]
+    rollouts = tuple(out / f"rollouts-{n}" for n in ("prior", "uniform", "repeat"))
+    everything = (demos, *rollouts, out / "random")
+    stages["train_world"] = [train_world(TrainWorld(everything, world, preset=args.preset, **common))]
+    frozen, real_steps = _hashes(policy, world), _real_steps()
+    stages["steer"] = [steer(Steer(world, policy, rollouts, steerer, preset=args.preset, **common))]
+    judged = {"policy": (policy,), "steerer": (steerer,), **common}
+    imagined = imagine(Imagine(world, out=out / "imagined", episodes=recipe.imagined, **judged))
+    after, real_steps = _hashes(policy, world), _real_steps() - real_steps
+    if after != frozen:
+        raise RoboPolicyError("steering changed the policy or the world model on disk")
+    real = evaluate(Evaluate(out=out / "real", task=args.task, episodes=recipe.episodes, **judged))
+    stages["evaluate"] = [imagined, real]
+
+    result = _result(args, recipe, stages, imagined, real)
+    result["real_steps_between_world_and_evaluation"] = real_steps
+    result["hashes"] = {k: {"before": frozen[k], "after": after[k]} for k in frozen}
+    _write(args, result, stages)
+    _table(result)
+    return 0
+
+
+def _result(
+    args: Demo, recipe: Recipe, stages: dict[str, list[Result]], imagined: Result, real: Result
+) -> Result:
+    """The fields that every demo reports, from the results of its stages."""
+    rows = {"real": real["policies"], "imagined": imagined["policies"]}
+    keys = ("successes", "episodes", "rate", "low", "high")
+    rates = {
+        name: {where: {k: rows[where][i][k] for k in keys} for where in rows}
+        for i, name in enumerate(("base", "steered"))
+    }
+    seconds = {name: round(sum(r["wall_clock_s"] for r in rs), 1) for name, rs in stages.items()}
+    seconds = {"setup": _setup_seconds(), **seconds}
+    speed = {
+        f"{where}_steps_per_s": round(sum(r["steps"] for r in rs) / sum(r["seconds"] for r in rs), 1)
+        for where, rs in rows.items()
+    }
+    return {
+        "task": args.task,
+        "preset": args.preset,
+        "master_seed": args.seed,
+        **rates,
+        "paired_difference": {
+            k: v for k, v in real["differences"][0].items() if k not in ("first", "second")
+        },
+        "gap": {n: rates[n]["real"]["rate"] - rates[n]["imagined"]["rate"] for n in rates},
+        "wall_clock_s": {**seconds, "total": round(sum(seconds.values()), 1)},
+        "speed": {**speed, "processes": real["processes"]},
+        "peak_memory_mb": max(r["peak_memory_mb"] for rs in stages.values() for r in rs),
+        "config": {"args": plain(args), "recipe": plain(recipe)}
+        | {name: rs[0]["config"]["settings"] for name, rs in stages.items() if rs[0]["config"]["settings"]},
+    }
+
+
+def _write(args: Demo, result: Result, stages: dict[str, list[Result]]) -> None:
+    from robopolicy.checkpoint import write_json
+    from robopolicy.report import make_report
+    from robopolicy.results import write_result
+
+    write_result(args.out, "demo", result)
+    world = stages["train_world"][0]["curves"]
+    curves = {
+        "policy": stages["train"][0]["curve"],
+        "world": world["members"],
+        "steer": stages["steer"][0]["curve"],
+    }
+    write_json(args.out / "curves.json", curves)
+    make_report(args.out, args.out / "report.html")
+
+
+def _hashes(policy: Path, world: Path) -> dict[str, str]:
+    from robopolicy.checkpoint import folder_hash
+
+    return {"policy": folder_hash(policy), "world": folder_hash(world)}
+
+
+def _real_steps() -> int:
+    """Simulator steps this process has taken so far; none if no simulator was ever loaded."""
+    simulator = sys.modules.get("sim.vector")
+    return simulator.SimVectorEnv.steps_taken if simulator else 0
+
+
+def _setup_seconds() -> float:
+    """How long `make setup` took to install everything here."""
+    note = Path(sys.prefix) / SETUP_SECONDS
+    return float(note.read_text()) if note.is_file() else 0.0
+
+
+def _table(result: Result) -> None:
+    table = Table(title=f"demo: {result['task']}, seed {result['master_seed']}")
+    for heading in ("", "real simulator [95%]", "imagined [95%]", "real - imagined"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name in ("base", "steered"):
+        row = result[name]
+        table.add_row(name, rate(row["real"]), rate(row["imagined"]), f"{result['gap'][name]:+.1%}")
+    d, seconds, speed = result["paired_difference"], result["wall_clock_s"], result["speed"]
+    lines = {
+        "steered - base": f"{d['mean']:+.1%} [{d['low']:+.1%}, {d['high']:+.1%}]",
+        "real steps while steering": str(result["real_steps_between_world_and_evaluation"]),
+        "steps/s": f"{speed['real_steps_per_s']:,.0f} real, {speed['imagined_steps_per_s']:,.0f} imagined",
+        "seconds": ", ".join(f"{k} {v:.0f}" for k, v in seconds.items()),
+        "peak memory": f"{result['peak_memory_mb']:,.0f} MB",
+    }
+    for name, value in lines.items():
+        table.add_row(name, value)
+    stdout.print(table)
+    stdout.print(f"report: {result['config']['args']['out']}/report.html", markup=False)

@@ -1,0 +1,125 @@
+"""Reads recorded episodes: verified, decoded once into memory-mapped arrays."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from robopolicy.checkpoint import is_sealed, open_sealed, read_json
+from robopolicy.data.writer import SIDECAR, check_episode, journal_files, read_journal
+from robopolicy.errors import BadInput
+from robopolicy.spec import Spec
+from robopolicy.types import Episode
+
+_CACHE = ".cache"
+
+
+def dataset_info(root: Path) -> tuple[Spec, dict[str, Any]]:
+    """Spec and settings of a dataset, finished or cut off while recording.
+
+    Raises:
+        BadInput: if `root` is no dataset of ours or is damaged.
+    """
+    if not root.is_dir():
+        raise BadInput("dataset", "a folder that robopolicy collect wrote", f"{root} (no such folder)")
+    if is_sealed(root):
+        return open_sealed(root, "dataset"), read_json(root / SIDECAR)["settings"]
+    files = journal_files(root)
+    if not files:
+        raise BadInput("dataset", "a folder that robopolicy collect wrote", f"{root} (something else)")
+    return Spec.load(files[0].parent), read_json(files[0].parent / "settings.json")
+
+
+def load_episodes(roots: list[Path]) -> list[Episode]:
+    """All episodes of some datasets, in order.
+
+    The arrays of a finished dataset are views of memory-mapped files made at the first reading.
+
+    Raises:
+        BadInput: naming file, episode and field of what is missing, damaged or not finite.
+    """
+    if not roots:
+        raise BadInput("dataset", "at least one dataset", "none")
+    episodes: list[Episode] = []
+    for root in roots:
+        spec, _ = dataset_info(root)
+        own = _finished(root, spec) if is_sealed(root) else [read_journal(p)[0] for p in journal_files(root)]
+        for i, episode in enumerate(own):
+            check_episode(episode, spec, f"{root} episode {i}")
+        episodes += own
+    return episodes
+
+
+def _finished(root: Path, spec: Spec) -> list[Episode]:
+    rows = read_json(root / SIDECAR)["episodes"]
+    n, k, a = spec.proprio_dim, spec.chunk, spec.action_dim
+    columns = {
+        "observation.state": n,
+        "observation.environment_state": spec.state_dim - n,
+        "action": a,
+        "next.state": spec.state_dim,
+        "policy_noise": k * a,
+        "next.success": 1,
+    }
+    table = _decoded(root, {c: size for c, size in columns.items() if size})
+    total = sum(row["length"] for row in rows)
+    if len(table["action"]) != total:
+        raise BadInput(f"{root}/data", f"{total} frames", len(table["action"]))
+    episodes, start = [], 0
+    for row in rows:
+        part = slice(start, start + row["length"])
+        start += row["length"]
+        parts = [table[c][part] for c in ("observation.state", "observation.environment_state") if c in table]
+        before, after = np.concatenate(parts, -1), table["next.state"][part]
+        starts = np.array(row["chunk_starts"], int)
+        # A chunk that was cut off before its first action has no frame that could hold its noise.
+        noise = table["policy_noise"][part][np.minimum(starts, row["length"] - 1)].reshape(-1, k, a)
+        fields = {key: row[key] for key in row if key not in ("length", "chunk_starts", "doubt")}
+        episodes.append(
+            Episode(
+                states=np.concatenate([before, after[-1:]]),
+                actions=table["action"][part],
+                achieved=table["next.success"][part][:, 0].astype(bool),
+                noise=noise,
+                chunk_starts=starts,
+                doubt=np.array(row["doubt"], np.float32),
+                **fields,
+            )
+        )
+    return episodes
+
+
+def _decoded(root: Path, columns: dict[str, int]) -> dict[str, np.ndarray]:
+    """(frames, size) of each column, memory-mapped; decoded from parquet if that has changed."""
+    files = sorted((root / "data").rglob("*.parquet"))
+    if not files:
+        raise BadInput(f"{root}/data", "parquet files", "none")
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    folder = root / _CACHE / digest.hexdigest()[:16]
+    if not (folder / "complete").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            frames = pa.concat_tables([pq.read_table(f, columns=list(columns)) for f in files])
+        except (pa.ArrowInvalid, pa.ArrowException, OSError, KeyError) as e:
+            raise BadInput(f"{root}/data", "whole parquet files with our columns", e) from e
+        for name, size in columns.items():
+            np.save(folder / f"{name}.npy", _matrix(frames.column(name), size, f"{root}/data:{name}"))
+        (folder / "complete").touch()
+    return {c: np.load(folder / f"{c}.npy", mmap_mode="r", allow_pickle=False) for c in columns}
+
+
+def _matrix(column: pa.ChunkedArray, size: int, where: str) -> np.ndarray:
+    values = column.combine_chunks()
+    if pa.types.is_nested(values.type):
+        values = values.flatten()
+    array = values.to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(column), -1)
+    if array.shape[1] != size:
+        raise BadInput(where, f"{size} numbers per frame", array.shape[1])
+    return array

@@ -1,0 +1,186 @@
+"""Writes episodes as a LeRobotDataset v3, one at a time, without losing any to a crash.
+
+    ROOT/
+      journal/000000.safetensors ...   while recording: one file per episode, on disk before `add` returns
+      meta/ data/                      after closing: the LeRobotDataset
+      robopolicy.json spec.json        what LeRobot has no room for: seeds, sources, flags, settings
+      manifest.json                    written last
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from robopolicy.checkpoint import is_sealed, load_tensors, read_json, save_tensors, seal, write_json
+from robopolicy.errors import BadInput
+from robopolicy.spec import SPEC_FILE, Spec
+from robopolicy.types import Episode
+
+SIDECAR = "robopolicy.json"
+JOURNAL = "journal"
+_SETTINGS = "settings.json"
+_FLAGS = ("seed", "success", "terminated", "truncated", "source", "strategy", "reason")
+_ARRAYS = ("states", "actions", "achieved", "noise", "chunk_starts", "doubt")
+
+
+class EpisodeWriter:
+    """Records episodes into `root`; continues a recording that was cut off.
+
+    Args:
+        root: folder of the dataset.
+        spec: what the numbers mean.
+        task: sentence that LeRobot shows as the task.
+        settings: how the episodes came about; saved with them.
+
+    Raises:
+        BadInput: if `root` holds a finished dataset, or one begun with another Spec or settings.
+    """
+
+    def __init__(self, root: Path, spec: Spec, task: str, settings: Mapping[str, Any]):
+        if is_sealed(root):
+            raise BadInput("dataset", "a new folder or an unfinished dataset", f"{root} (finished)")
+        self.root, self.spec, self.task = root, spec, task
+        self.settings = json.loads(json.dumps(dict(settings), allow_nan=False))
+        self.journal = root / JOURNAL
+        if (self.journal / _SETTINGS).is_file():
+            spec.require(Spec.load(self.journal), str(root))
+            before = read_json(self.journal / _SETTINGS)
+            if before != self.settings:
+                raise BadInput(str(root), f"settings {before}", self.settings)
+        self._done = [read_journal(p)[0] for p in journal_files(root)]
+
+    @property
+    def seeds_done(self) -> set[int]:
+        """Seeds of the episodes already recorded."""
+        return {e.seed for e in self._done}
+
+    def add(self, episode: Episode) -> None:
+        """Records one episode; it is on disk when this returns.
+
+        Raises:
+            BadInput: if it is empty or a number is not finite or out of the Spec's range.
+        """
+        check_episode(episode, self.spec, f"episode {len(self._done)}")
+        if not (self.journal / _SETTINGS).is_file():
+            self.journal.mkdir(parents=True, exist_ok=True)
+            self.spec.save(self.journal)
+            write_json(self.journal / _SETTINGS, self.settings)
+        tensors = {n: torch.from_numpy(np.ascontiguousarray(getattr(episode, n))) for n in _ARRAYS}
+        flags = {n: getattr(episode, n) for n in _FLAGS}
+        save_tensors(self.journal / f"{len(self._done):06d}.safetensors", tensors, flags)
+        self._done.append(episode)
+
+    def close(self) -> None:
+        """Turns the journal into a LeRobotDataset and seals it."""
+        if not self._done:
+            raise BadInput("dataset", "at least one episode", "none")
+        # Recording order depends on which simulator was faster; the dataset must not.
+        episodes = sorted(self._done, key=lambda e: e.seed)
+        build = self.root / "build"
+        shutil.rmtree(build, ignore_errors=True)
+        _build(build, self.spec, self.task, episodes)
+        for part in ("meta", "data"):
+            shutil.rmtree(self.root / part, ignore_errors=True)
+            (build / part).rename(self.root / part)
+        shutil.rmtree(build)
+        rows = [
+            {n: getattr(e, n) for n in _FLAGS}
+            | {"length": e.length, "chunk_starts": e.chunk_starts.tolist(), "doubt": e.doubt.tolist()}
+            for e in episodes
+        ]
+        write_json(self.root / SIDECAR, {"task": self.task, "settings": self.settings, "episodes": rows})
+        seal(self.root, "dataset", self.spec, [SIDECAR])
+        shutil.rmtree(self.journal)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            self.close()
+
+
+def journal_files(root: Path) -> list[Path]:
+    """Recorded episodes of an unfinished dataset."""
+    return sorted((root / JOURNAL).glob("*.safetensors"))
+
+
+def read_journal(path: Path) -> tuple[Episode, Spec]:
+    """One recorded episode and the Spec it was recorded with."""
+    spec = Spec.load(path.parent)
+    tensors, flags = load_tensors(path)
+    if set(tensors) != set(_ARRAYS) or set(flags) != set(_FLAGS):
+        raise BadInput(str(path), f"{_ARRAYS} and {_FLAGS}", sorted({*tensors, *flags}))
+    return Episode(**{k: v.numpy() for k, v in tensors.items()}, **flags), spec
+
+
+def check_episode(episode: Episode, spec: Spec, where: str) -> None:
+    """Refuses an episode with wrong shapes, or numbers that are not finite or out of range."""
+    if episode.length == 0 or len(episode.states) != episode.length + 1:
+        got = f"{len(episode.states)} states, {episode.length} actions"
+        raise BadInput(where, "L >= 1 actions and L + 1 states", got)
+    spec.check_obs(episode.states, f"{where} state")
+    spec.check_action(episode.actions, f"{where} action")
+    for name in ("noise", "doubt"):
+        if not np.isfinite(getattr(episode, name)).all():
+            raise BadInput(f"{where} {name}", "finite numbers", "NaN or infinity")
+
+
+def _build(root: Path, spec: Spec, task: str, episodes: list[Episode]) -> None:
+    import datasets
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    datasets.disable_progress_bars()  # one bar per episode, each a second long
+    n, k, a = spec.proprio_dim, spec.chunk, spec.action_dim
+    names = spec.state_names
+
+    def floats(size: int, labels: tuple[str, ...] | None = None) -> dict[str, Any]:
+        return {"dtype": "float32", "shape": (size,), "names": list(labels) if labels else None}
+
+    features = {
+        "observation.state": floats(n, names[:n]),
+        "observation.environment_state": floats(spec.state_dim - n, names[n:]),
+        "action": floats(a, spec.action_names),
+        # The state after the action: without it an episode's last state would be lost.
+        "next.state": floats(spec.state_dim, names),
+        "policy_noise": floats(k * a),
+        "next.success": {"dtype": "bool", "shape": (1,), "names": None},
+        "next.done": {"dtype": "bool", "shape": (1,), "names": None},
+    }
+    if spec.state_dim == n:
+        del features["observation.environment_state"]
+    dataset = LeRobotDataset.create(
+        f"robopolicy/{spec.task}", round(spec.fps), features, root, spec.robot, use_videos=False
+    )
+    for e in episodes:
+        noise = _noise_by_frame(e, k, a)
+        for i in range(e.length):
+            frame = {
+                "observation.state": e.states[i, :n],
+                "observation.environment_state": e.states[i, n:],
+                "action": e.actions[i],
+                "next.state": e.states[i + 1],
+                "policy_noise": noise[i],
+                "next.success": e.achieved[i : i + 1],
+                "next.done": np.array([i == e.length - 1]),
+                "task": task,
+            }
+            dataset.add_frame({key: v for key, v in frame.items() if key in features or key == "task"})
+        dataset.save_episode()
+    dataset.finalize()
+
+
+def _noise_by_frame(e: Episode, k: int, a: int) -> np.ndarray:
+    """(L, K*A) noise of the chunk each frame belongs to; zeros if the episode has none of that size."""
+    if e.noise.shape[1:] != (k, a):
+        return np.zeros((e.length, k * a), np.float32)
+    chunk = np.searchsorted(e.chunk_starts, np.arange(e.length), "right") - 1
+    return e.noise.reshape(len(e.noise), -1)[chunk].astype(np.float32)
