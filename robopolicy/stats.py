@@ -42,7 +42,8 @@ def wilson(successes: int, episodes: int) -> Rate:
     p, n, z2 = successes / episodes, episodes, _Z95**2
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z95 * sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return Rate(successes, episodes, p, max(0.0, centre - half), min(1.0, centre + half))
+    # At 0 and 1 the ends equal the rate, but for rounding.
+    return Rate(successes, episodes, p, min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half)))
 
 
 @dataclass(frozen=True)

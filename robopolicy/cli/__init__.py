@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
+import logging
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Union
 
 import tyro
-from rich.console import Console
 
 from robopolicy.cli.collect import Collect, collect
 from robopolicy.cli.common import show
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BadInput as e:
         return _fail(f"error: {e}", BAD_INPUT)
     except Interrupted as e:
-        return _fail(f"{e}; run the same command again to resume", INTERRUPTED)
+        return _fail(str(e), INTERRUPTED)
     except KeyboardInterrupt:
         return _fail("interrupted: run the same command again to resume", INTERRUPTED)
     except RoboPolicyError as e:
@@ -82,6 +82,8 @@ def _parse(argv: list[str]) -> tuple[str, Any]:
 
 
 def _fail(message: str, code: int) -> int:
+    from rich.console import Console
+
     line = " ".join(message.split())
     Console(stderr=True).print(line, style="red", markup=False, highlight=False, soft_wrap=True)
     return code

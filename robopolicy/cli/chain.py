@@ -5,16 +5,19 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from robopolicy.cli.collect import Collect, collect
-from robopolicy.cli.common import Result, choose, plain, rate, stdout
+from robopolicy.cli.common import Result, choose, plain, rate, say
 from robopolicy.cli.demo import Demo
 from robopolicy.cli.judge import Evaluate, Imagine, evaluate, imagine
 from robopolicy.cli.learn import Steer, Train, TrainWorld, steer, train, train_world
 from robopolicy.errors import RoboPolicyError
+
+if TYPE_CHECKING:
+    from robopolicy.cli.demo import Demo
 
 SETUP_SECONDS = "setup-seconds"
 
@@ -118,9 +121,14 @@ def _result(
         "wall_clock_s": {**seconds, "total": round(sum(seconds.values()), 1)},
         "speed": {**speed, "processes": real["processes"]},
         "peak_memory_mb": max(r["peak_memory_mb"] for rs in stages.values() for r in rs),
-        "config": {"args": plain(args), "recipe": plain(recipe)}
-        | {name: rs[0]["config"]["settings"] for name, rs in stages.items() if rs[0]["config"]["settings"]},
+        "config": {"args": plain(args), "recipe": plain(recipe)} | _settings(stages),
     }
+
+
+def _settings(stages: dict[str, list[Result]]) -> dict[str, Any]:
+    """The resolved configuration of each stage that has one."""
+    configs = {name: results[0]["config"]["settings"] for name, results in stages.items()}
+    return {name: config for name, config in configs.items() if config}
 
 
 def _write(args: Demo, result: Result, stages: dict[str, list[Result]]) -> None:
@@ -174,5 +182,5 @@ def _table(result: Result) -> None:
     }
     for name, value in lines.items():
         table.add_row(name, value)
-    stdout.print(table)
-    stdout.print(f"report: {result['config']['args']['out']}/report.html", markup=False)
+    say(table)
+    say(f"report: {result['config']['args']['out']}/report.html")

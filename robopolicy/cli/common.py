@@ -9,16 +9,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from rich.console import Console
-from rich.table import Table
-
 from robopolicy.errors import BadInput
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from robopolicy.protocols import ChunkEnv
 
 Result = dict[str, Any]
-stdout = Console(highlight=False)
+
+
+def say(text: str | Table, markup: bool = False) -> None:
+    """Prints for the user; lines are never broken, so that paths can be copied."""
+    from rich.console import Console
+
+    Console(highlight=False).print(text, markup=markup, soft_wrap=isinstance(text, str))
 
 
 class HasOut(Protocol):
@@ -45,7 +50,7 @@ def run(verb: str, args: HasOut, settings: Any, work: Callable[[], Result]) -> R
     config = {"args": plain(args), "settings": plain(settings) if settings else {}}
     done = _finished(verb, args.out, config)
     if done is not None:
-        stdout.print(f"{args.out} is finished already: nothing to do (delete it to start over)", markup=False)
+        say(f"{args.out} is finished already: nothing to do (delete it to start over)")
         return done
     watch = Stopwatch()
     with PeakMemory() as memory, watch.stage(verb):
@@ -151,8 +156,10 @@ def simulator(task: str, processes: int, chunk: int | None = None, linger: int =
 
 def show(result: Result) -> None:
     """Prints the table with which a verb ends."""
+    from rich.table import Table
+
     if "policies" in result:
-        stdout.print(_judged(result))
+        say(_judged(result))
         return
     table = Table(title=result["verb"], show_header=False)
     for name, value in result.items():
@@ -161,10 +168,12 @@ def show(result: Result) -> None:
         elif isinstance(value, dict) and "rate" in value:
             table.add_row(name, rate(value))
     table.add_row("out", result["config"]["args"]["out"])
-    stdout.print(table)
+    say(table)
 
 
 def _judged(result: Result) -> Table:
+    from rich.table import Table
+
     table = Table(title=result["verb"])
     for heading in ("policy", "success [95%]", "minus first [95%]", "real - imagined", "steps/s"):
         table.add_column(heading, justify="left" if heading == "policy" else "right")

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from robopolicy.cli.common import Result, need, plain, stdout
+from robopolicy.cli.common import Result, need, plain, say
 
 
 @dataclass(frozen=True)
@@ -85,4 +85,4 @@ def deploy(args: Deploy) -> Result:
 
 
 def _say(episode) -> None:
-    stdout.print(f"episode {episode.seed}: {episode.ended} after {episode.steps} steps", markup=False)
+    say(f"episode {episode.seed}: {episode.ended} after {episode.steps} steps")

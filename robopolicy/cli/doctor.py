@@ -15,9 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from rich.markup import escape
-
-from robopolicy.cli.common import stdout
+from robopolicy.cli.common import say
 
 State = Literal["ok", "warn", "fail"]
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -52,12 +50,13 @@ class Finding:
 
 def doctor(args: Doctor) -> int:
     """Prints every finding; 1 if something fails."""
+    from rich.markup import escape
+
     findings = diagnose()
     for f in findings:
-        colour = _COLOURS[f.state]
-        stdout.print(f"[{colour}]{f.state:<5}[/]{f.subject:<12}{escape(f.text)}", soft_wrap=True)
+        say(f"[{_COLOURS[f.state]}]{f.state:<5}[/]{f.subject:<12}{escape(f.text)}", markup=True)
         if f.cure:
-            stdout.print(f"{'':17}-> {f.cure}", markup=False, soft_wrap=True)
+            say(f"{'':17}-> {f.cure}")
     return int(any(f.state == "fail" for f in findings))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from robopolicy.cli.common import Result, need, positive, run, simulator
+from robopolicy.cli.common import Result, need, positive, run, say, simulator
 from robopolicy.errors import BadInput
 
 if TYPE_CHECKING:
@@ -242,9 +242,9 @@ def _seeds(seed: int, stage: str, episodes: int) -> list[int]:
 
 def report(args: Report) -> int:
     """Writes the page; see `Report`."""
-    from robopolicy.report import write_report
+    from robopolicy.report import make_report
 
     need("run", [args.run])
-    page = write_report(args.run, args.out or args.run / "report.html")
+    page = make_report(args.run, args.out or args.run / "report.html")
     print(page)
     return 0
