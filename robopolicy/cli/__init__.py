@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import logging
 from collections.abc import Callable, Sequence

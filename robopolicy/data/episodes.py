@@ -112,7 +112,7 @@ def _decoded(root: Path, columns: dict[str, int]) -> dict[str, np.ndarray]:
         for name, size in columns.items():
             np.save(folder / f"{name}.npy", _matrix(frames.column(name), size, f"{root}/data:{name}"))
         (folder / "complete").touch()
-    return {c: np.load(folder / f"{c}.npy", mmap_mode="r", allow_pickle=False) for c in columns}
+    return {c: np.load(folder / f"{c}.npy", mmap_mode="c", allow_pickle=False) for c in columns}
 
 
 def _matrix(column: pa.ChunkedArray, size: int, where: str) -> np.ndarray:

@@ -1,0 +1,165 @@
+"""A served episode is the episode that evaluation would have run."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from robopolicy.errors import BadInput
+from robopolicy.rollout import PriorSteerer
+from robopolicy.seeding import stream
+from robopolicy.serve import PolicyService, main, serve
+from robopolicy.spec import Field, Spec
+from robopolicy.wire import Client, dial
+
+SPEC = Spec(
+    robot="toy",
+    task="walk",
+    fps=10,
+    chunk=3,
+    obs_steps=2,
+    horizon=9,
+    proprio=(Field("x", 1, "m", -10.0, 10.0),),
+    objects=(),
+    action=(Field("dx", 2, "m", -100.0, 100.0),),
+)
+OBS = np.zeros((2, 1), np.float32)
+
+
+class Counting:
+    """Action = noise + how often it was asked in this episode; the count is its carry."""
+
+    spec = SPEC
+
+    def __init__(self):
+        self.poisoned = False
+
+    def initial(self, seeds):
+        return {"count": torch.zeros(len(seeds))}
+
+    def sample(self, obs, carry, noise):
+        count = carry["count"] + 1
+        chunk = noise + count.view(-1, 1, 1)
+        return chunk * (np.nan if self.poisoned else 1.0), {"count": count}
+
+
+class Doubler:
+    def noise(self, obs, prior):
+        return 2 * prior
+
+
+@pytest.fixture
+def service(tmp_path):
+    policy, stop, ready = Counting(), threading.Event(), threading.Event()
+    address = str(tmp_path / "s")
+    thread = threading.Thread(target=serve, args=(policy, None, address, stop, ready.set))
+    thread.start()
+    ready.wait(10.0)
+    yield policy, address
+    stop.set()
+    thread.join(5.0)
+
+
+def test_act_noise_and_carry_are_those_of_rollout(service):
+    _, address = service
+    rng = stream(7, "policy-noise")
+    with Client(address) as client, Client(address) as other:
+        client.request("reset", seed=7)
+        other.request("reset", seed=8)
+        for i in range(3):
+            want = rng.standard_normal((3, 2)).astype(np.float32) + (i + 1)
+            other.request("act", obs=OBS, step=0)  # another session's draws are its own
+            reply = client.request("act", obs=OBS, step=3 * i)
+            assert np.array_equal(reply["chunk"], want)
+            assert reply["step"] == 3 * i
+
+
+def test_reset_same_seed_gives_the_same_chunks(service):
+    _, address = service
+    with Client(address) as client:
+        chunks = []
+        for _ in range(2):
+            client.request("reset", seed=3)
+            chunks.append(client.request("act", obs=OBS, step=0)["chunk"])
+    assert np.array_equal(*chunks)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e6])
+def test_act_bad_observation_refused_and_draws_no_noise(service, bad):
+    _, address = service
+    with Client(address) as client:
+        client.request("reset", seed=3)
+        with pytest.raises(BadInput, match=r"obs\.x\.0"):
+            client.request("act", obs=np.full((2, 1), bad, np.float32), step=0)
+        after = client.request("act", obs=OBS, step=0)["chunk"]
+        client.request("reset", seed=3)
+        assert np.array_equal(client.request("act", obs=OBS, step=0)["chunk"], after)
+
+
+def test_act_before_reset_or_of_other_shape_refused(service):
+    _, address = service
+    with Client(address) as client:
+        with pytest.raises(BadInput, match="reset"):
+            client.request("act", obs=OBS, step=0)
+        client.request("reset", seed=3)
+        with pytest.raises(BadInput, match=r"act\.obs"):
+            client.request("act", obs=np.zeros((3, 1), np.float32), step=0)
+        with pytest.raises(BadInput, match=r"reset\.seed"):
+            client.request("reset", seed=-1)
+
+
+def test_act_policy_answers_nan_refused(service):
+    policy, address = service
+    with Client(address) as client:
+        client.request("reset", seed=3)
+        policy.poisoned = True
+        with pytest.raises(BadInput, match="chunk"):
+            client.request("act", obs=OBS, step=0)
+
+
+def test_hello_names_spec_and_epoch(service):
+    _, address = service
+    with Client(address) as client:
+        hello = client.request("hello")
+        assert Spec.from_dict(hello["spec"]) == SPEC
+        assert hello["fingerprint"] == SPEC.fingerprint
+        assert hello["epoch"] == client.request("ping")["epoch"]
+
+
+def test_stats_are_percentiles_of_the_inference_time():
+    times = iter(np.cumsum([0.0, 0.001, 0.0, 0.003]).tolist())
+    service = PolicyService(Counting(), Doubler(), epoch=1, clock=lambda: next(times))
+    for _ in range(2):
+        service.infer(OBS, np.zeros((3, 2)), service.policy.initial([0]))
+    stats = service.stats()
+    assert stats["count"] == 2
+    assert stats["p50_ms"] == pytest.approx(2.0)
+    assert stats["p99_ms"] == pytest.approx(2.98)
+
+
+def test_infer_steerer_chooses_the_noise():
+    prior = np.full((3, 2), 0.5)
+    plain, steered = (
+        PolicyService(Counting(), s, epoch=1).infer(OBS, prior, Counting().initial([0]))[0]
+        for s in (PriorSteerer(), Doubler())
+    )
+    assert np.array_equal(plain, np.full((3, 2), 1.5, np.float32))
+    assert np.array_equal(steered, np.full((3, 2), 2.0, np.float32))
+
+
+def test_main_missing_policy_exits_two(tmp_path, capsys):
+    pytest.importorskip("robopolicy.policies.load")
+    assert main(["--policy", str(tmp_path / "none"), "--address", str(tmp_path / "s")]) == 2
+    assert "wanted" in capsys.readouterr().err
+
+
+def test_dial_no_server_gives_up_when_stopped(tmp_path):
+    from robopolicy.wire import PeerGone
+
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(PeerGone):
+        dial(str(tmp_path / "s"), stop)
