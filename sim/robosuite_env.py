@@ -31,10 +31,7 @@ class LiftEnv(gymnasium.Env):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
 
     def __init__(self, spec: Spec, camera: int = 0):
-        import robosuite
-        from robosuite.utils.log_utils import ROBOSUITE_DEFAULT_LOGGER
-
-        ROBOSUITE_DEFAULT_LOGGER.setLevel(logging.ERROR)
+        robosuite = _import_robosuite()
         self.spec = spec
         self.observation_space = gymnasium.spaces.Box(*spec.state_range)
         self.action_space = gymnasium.spaces.Box(*spec.action_range)
@@ -119,3 +116,15 @@ class LiftEnv(gymnasium.Env):
         if self._renderer is not None:
             self._renderer.close()
         self._env.close()
+
+
+def _import_robosuite() -> Any:
+    """robosuite without the warnings it logs about optional parts that nobody asked for."""
+    logging.disable(logging.WARNING)
+    try:
+        import robosuite
+        from robosuite.utils.log_utils import ROBOSUITE_DEFAULT_LOGGER
+    finally:
+        logging.disable(logging.NOTSET)
+    ROBOSUITE_DEFAULT_LOGGER.setLevel(logging.ERROR)
+    return robosuite

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import logging
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Union
 
@@ -52,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         verb, args = _parse(given)
     except SystemExit as e:  # --help, or flags that make no sense
         return int(e.code or 0)
+    # LeRobot reports at length that it found no video decoder; states need none.
+    logging.getLogger("lerobot").setLevel(logging.ERROR)
     work = VERBS[verb][1]
     try:
         outcome = work(args)
