@@ -9,30 +9,34 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from robopolicy.cli.collect import Collect, collect
+from robopolicy.cli import collect, deploy, doctor, judge, learn
 from robopolicy.cli.common import show
-from robopolicy.cli.demo import Demo, demo
-from robopolicy.cli.deploy import Deploy, Serve, deploy, serve
-from robopolicy.cli.doctor import Doctor, doctor
-from robopolicy.cli.judge import Evaluate, Imagine, Report, evaluate, imagine, report
-from robopolicy.cli.learn import Steer, Train, TrainWorld, steer, train, train_world
+from robopolicy.cli.demo import Demo
 from robopolicy.errors import BadInput, Interrupted, RoboPolicyError
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
+
+def demo(args: Demo) -> int:
+    """Runs the whole chain; see `Demo`."""
+    from robopolicy.cli import chain
+
+    return chain.run(args)
+
+
 # Verb -> its arguments and the function that takes them, in the order of the chain.
 VERBS: dict[str, tuple[type, Callable[[Any], dict[str, Any] | int]]] = {
-    "collect": (Collect, collect),
-    "train": (Train, train),
-    "evaluate": (Evaluate, evaluate),
-    "train-world": (TrainWorld, train_world),
-    "imagine": (Imagine, imagine),
-    "steer": (Steer, steer),
-    "report": (Report, report),
-    "serve": (Serve, serve),
-    "deploy": (Deploy, deploy),
+    "collect": (collect.Collect, collect.collect),
+    "train": (learn.Train, learn.train),
+    "evaluate": (judge.Evaluate, judge.evaluate),
+    "train-world": (learn.TrainWorld, learn.train_world),
+    "imagine": (judge.Imagine, judge.imagine),
+    "steer": (learn.Steer, learn.steer),
+    "report": (judge.Report, judge.report),
+    "serve": (deploy.Serve, deploy.serve),
+    "deploy": (deploy.Deploy, deploy.deploy),
     "demo": (Demo, demo),
-    "doctor": (Doctor, doctor),
+    "doctor": (doctor.Doctor, doctor.doctor),
 }
 
 _ABOUT = """Train a robot policy in simulation, refine and judge it in imagination, deploy it over ROS 2.

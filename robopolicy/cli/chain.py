@@ -12,6 +12,7 @@ from rich.table import Table
 from robopolicy.cli.collect import Collect, collect
 from robopolicy.cli.common import Result, choose, plain, rate, say
 from robopolicy.cli.demo import Demo
+from robopolicy.cli.film import film
 from robopolicy.cli.judge import Evaluate, Imagine, evaluate, imagine
 from robopolicy.cli.learn import Steer, Train, TrainWorld, steer, train, train_world
 from robopolicy.errors import RoboPolicyError
@@ -88,6 +89,8 @@ def run(args: Demo) -> int:
     result = _result(args, recipe, stages, imagined, real)
     result["real_steps_between_world_and_evaluation"] = real_steps
     result["hashes"] = {k: {"before": frozen[k], "after": after[k]} for k in frozen}
+    if not (out / "episodes.json").is_file():
+        film(out, args.task, policy, steerer, world, args.seed)
     _write(args, result, stages)
     _table(result)
     return 0

@@ -1,4 +1,4 @@
-"""`robopolicy demo`: the whole chain with one command."""
+"""Arguments of `robopolicy demo`, the whole chain with one command; `robopolicy.cli.chain` runs it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,3 @@ class Demo:
     task: str = "lift"
     preset: str = "quick"
     seed: int = 0
-
-
-def demo(args: Demo) -> int:
-    """Runs the chain; see `Demo`."""
-    from robopolicy.cli import chain
-
-    return chain.run(args) or 0

@@ -242,9 +242,9 @@ def _seeds(seed: int, stage: str, episodes: int) -> list[int]:
 
 def report(args: Report) -> int:
     """Writes the page; see `Report`."""
+    need("run", [args.run])
     from robopolicy.report import make_report
 
-    need("run", [args.run])
     page = make_report(args.run, args.out or args.run / "report.html")
-    print(page)
+    say(str(page))
     return 0

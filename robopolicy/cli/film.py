@@ -1,0 +1,70 @@
+"""The last stage of the demo: one episode of base and steered policy to look at, on a seed of its own."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+from robopolicy.cli.common import simulator
+
+_CANDIDATES = 6
+
+
+def film(out: Path, task: str, policy: Path, steerer: Path, world: Path, seed: int) -> None:
+    """Writes `out/episodes.json`: base and steered on the same seed, and the steered one imagined.
+
+    Of a few seeds kept for this, the first on which steering made the difference is taken, the very
+    first if there is none.
+    """
+    import numpy as np
+
+    from robopolicy.checkpoint import write_json
+    from robopolicy.policies.load import load_policy
+    from robopolicy.rollout import PriorSteerer, rollout
+    from robopolicy.seeding import episode_seed
+    from robopolicy.steering.load import load_steerer
+    from world_models.imagined_env import ImaginedEnv
+    from world_models.load import load_world
+
+    frozen = load_policy(policy)
+    steered = load_steerer(steerer, frozen)
+    seeds = [episode_seed(seed, "film", i) for i in range(_CANDIDATES)]
+    with simulator(task, 2) as env:
+        before = rollout(env, frozen, PriorSteerer(), seeds)
+        after = rollout(env, frozen, steered, seeds)
+    pairs = list(zip(before, after, strict=True))
+    base, better = next((p for p in pairs if p[1].success > p[0].success), pairs[0])
+    start = np.repeat(better.states[:1], frozen.spec.obs_steps, 0)[None]
+    dreamt = rollout(ImaginedEnv(load_world(world), start, 1), frozen, steered, [better.seed])[0]
+    shown: dict[str, Any] = {"spec": frozen.spec.to_dict()}
+    for name, episode in {"base": base, "steered": better, "imagined": dreamt}.items():
+        shown[name] = {
+            "seed": episode.seed,
+            "success": episode.success,
+            "states": episode.states.tolist(),
+            "doubt": episode.doubt.tolist(),
+        }
+    for name, episode in {"base": base, "steered": better}.items():
+        shown[name] |= _frames(task, episode)
+    write_json(out / "episodes.json", shown)
+
+
+def _frames(task: str, episode: Any) -> dict[str, list[str]]:
+    """Pictures as base64 PNG; none where nothing can render, the report then draws the states."""
+    from robopolicy.errors import RoboPolicyError
+    from sim.film import film as pictures
+
+    try:
+        frames = pictures(task, episode)
+    except RoboPolicyError:
+        return {}
+    from PIL import Image
+
+    encoded = []
+    for frame in frames:
+        buffer = io.BytesIO()
+        Image.fromarray(frame).save(buffer, "PNG", optimize=True)
+        encoded.append(base64.b64encode(buffer.getvalue()).decode())
+    return {"frames": encoded}

@@ -1,0 +1,335 @@
+"""Every verb: finishes once, refuses what it cannot use, names the field, and writes nothing then."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from robopolicy.checkpoint import folder_hash, read_json, save_tensors, seal, write_json
+from robopolicy.cli import VERBS, main
+from robopolicy.data.writer import EpisodeWriter
+from robopolicy.errors import Interrupted, RoboPolicyError
+from robopolicy.seeding import stream
+from robopolicy.spec import Spec
+from robopolicy.types import Episode
+from sim.tasks import LIFT
+
+TRAINED = "train --dataset data --preset tiny --steps 5 --out policy"
+OTHER = dataclasses.replace(LIFT, robot="ur5", horizon=32)
+
+
+def record(root, spec: Spec, count: int) -> None:
+    """Episodes of made-up numbers in the Spec's range; every other one succeeds."""
+    with EpisodeWriter(root, spec, spec.task, {"source": "toy"}) as writer:
+        for seed in range(count):
+            rng = stream(seed, "toy")
+            low, high = spec.state_range
+            states = rng.uniform(0.3 * low, 0.3 * high, (17, spec.state_dim)).astype(np.float32)
+            actions = rng.uniform(*spec.action_range, (16, spec.action_dim)).astype(np.float32)
+            writer.add(
+                Episode(
+                    seed,
+                    states,
+                    actions,
+                    success=seed % 2 == 0,
+                    terminated=seed % 2 == 0,
+                    truncated=seed % 2 == 1,
+                    noise=rng.standard_normal((2, spec.chunk, spec.action_dim)).astype(np.float32),
+                    chunk_starts=np.array([0, 8]),
+                    doubt=np.zeros(2, np.float32),
+                    source="toy",
+                )
+            )
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """A whole chain of tiny artefacts, made by the verbs themselves, and another robot's policy."""
+    root = tmp_path_factory.mktemp("chain")
+    before = os.getcwd()
+    os.chdir(root)
+    try:
+        record(root / "data", LIFT, 8)
+        record(root / "other-data", OTHER, 4)
+        steps = [
+            TRAINED,
+            "train --dataset other-data --preset tiny --steps 2 --out other",
+            "train-world --dataset data --preset tiny --steps 5 --processes 1 --out world",
+            "steer --world world --policy policy --dataset data --preset tiny --out steerer",
+        ]
+        for line in steps:
+            assert main(line.split()) == 0, line
+        yield root
+    finally:
+        os.chdir(before)
+
+
+@pytest.fixture(autouse=True)
+def own_signals():
+    """Verbs that serve take over Ctrl-C for the rest of their process; here it must come back."""
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def here(chain, monkeypatch):
+    """The working directory is the chain's."""
+    monkeypatch.chdir(chain)
+    return chain
+
+
+def test_artefacts_hold_their_result_and_are_still_whole(here):
+    for name, verb in (("policy", "train"), ("world", "train-world"), ("steerer", "steer")):
+        result = read_json(here / name / "result.json")
+        assert result["verb"] == verb
+        assert result["wall_clock_s"] > 0
+        assert result["peak_memory_mb"] > 0
+        assert result["config"]["args"]["seed"] == 0
+    assert read_json(here / "steerer/result.json")["hashes"]["policy"]["before"]
+
+
+def test_a_finished_artefact_is_left_alone(here, capsys):
+    before = (here / "policy/result.json").read_bytes(), folder_hash(here / "policy")
+    assert main(TRAINED.split()) == 0
+    assert "finished already" in capsys.readouterr().out
+    assert ((here / "policy/result.json").read_bytes(), folder_hash(here / "policy")) == before
+
+
+def test_other_settings_do_not_pass_for_a_finished_artefact(here, capsys):
+    assert main(TRAINED.replace("5", "6").split()) == 2
+    assert "settings.steps" in capsys.readouterr().err
+    assert main(TRAINED.replace("train", "train-world").split()) == 2
+    assert "holds a train" in capsys.readouterr().err
+
+
+def test_imagining_compares_and_measures_the_gap(here, tmp_path, capsys):
+    rows = [{"hashes": {"policy": folder_hash(here / "policy")}, "rate": 0.75}]
+    write_json(tmp_path / "real.json", {"verb": "evaluate", "policies": rows})
+    line = f"--episodes 6 --real {tmp_path}/real.json --out {tmp_path}/out"
+    assert main(f"imagine --world world --policy policy --steerer steerer {line}".split()) == 0
+    result = read_json(tmp_path / "out/result.json")
+    base, steered = result["policies"]
+    assert (base["label"], steered["label"]) == ("policy", "steerer")
+    assert base["episodes"] == len(base["outcomes"]) == 6
+    assert sum(base["outcomes"].values()) == base["successes"]
+    assert base["outcomes"].keys() == steered["outcomes"].keys()
+    assert result["differences"][0]["mean"] == pytest.approx(steered["rate"] - base["rate"])
+    assert result["real_minus_imagined"] == {
+        "policy": {"real": 0.75, "imagined": base["rate"], "gap": 0.75 - base["rate"]}
+    }
+    assert "steerer" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_collecting_goes_on_where_it_stopped(tmp_path, capsys, monkeypatch):
+    """In the real simulator, with aimless actions; a kill after the first episode."""
+    line = f"collect --expert random --episodes 2 --processes 1 --out {tmp_path}/data"
+    add, added = EpisodeWriter.add, []
+
+    def killed(self, episode):
+        if added:
+            raise KeyboardInterrupt
+        added.append(episode.seed)
+        add(self, episode)
+
+    monkeypatch.setattr(EpisodeWriter, "add", killed)
+    assert main(line.split()) == 130
+    assert "run the same command again to resume" in capsys.readouterr().err
+    monkeypatch.setattr(EpisodeWriter, "add", add)
+    assert main(line.split()) == 0
+    result = read_json(tmp_path / "data/result.json")
+    assert (result["source"], result["success"]["episodes"]) == ("random", 2)
+    assert main(line.split()) == 0
+    assert "finished already" in capsys.readouterr().out
+
+
+BAD = {
+    "unknown task, collect": ("collect --task lifd --out {new}", ["task", "did you mean 'lift'"]),
+    "unknown task, evaluate": ("evaluate --policy policy --task lifd --out {new}", ["task", "'lift'"]),
+    "unknown expert": ("collect --expert mixd --out {new}", ["expert", "'mixed'"]),
+    "no episodes, collect": ("collect --episodes 0 --out {new}", ["episodes", "0"]),
+    "no episodes, evaluate": ("evaluate --policy policy --episodes 0 --out {new}", ["episodes", "0"]),
+    "no processes": ("collect --processes 0 --out {new}", ["processes", "0"]),
+    "negative seed": ("collect --seed -1 --out {new}", ["seed"]),
+    "noise without policy": ("collect --noise uniform --out {new}", ["noise", "--policy"]),
+    "bad bound": ("collect --policy policy --noise uniform --bound -1 --out {new}", ["bound", "-1"]),
+    "missing policy, collect": ("collect --policy none --out {new}", ["policy", "none"]),
+    "missing dataset": ("train --dataset none --out {new}", ["dataset", "none"]),
+    "no dataset": ("train --dataset --out {new}", ["dataset", "at least one"]),
+    "wrong dataset": ("train --dataset empty --out {new}", ["dataset", "empty"]),
+    "unknown preset": ("train --dataset data --preset quik --out {new}", ["preset", "'quick'"]),
+    "no steps": ("train --dataset data --steps 0 --out {new}", ["steps", "0"]),
+    "two robots' datasets": ("train --dataset data other-data --out {new}", ["other-data", "ur5"]),
+    "missing dataset, world": ("train-world --dataset none --out {new}", ["dataset", "none"]),
+    "policy as dataset": ("train-world --dataset policy --out {new}", ["policy", "dataset"]),
+    "unknown preset, world": ("train-world --dataset data --preset x --out {new}", ["preset"]),
+    "missing policy": ("evaluate --policy none --out {new}", ["policy", "none"]),
+    "other robot": ("evaluate --policy other --out {new}", ["policy spec", "panda", "ur5"]),
+    "other robot, collect": ("collect --policy other --out {new}", ["policy spec", "ur5"]),
+    "world as policy": ("evaluate --policy world --out {new}", ["world", "wanted a policy"]),
+    "policy twice": ("evaluate --policy policy policy --out {new}", ["different folders"]),
+    "policy as steerer": ("evaluate --policy policy --steerer policy --out {new}", ["steerer"]),
+    "missing world": ("imagine --world none --policy policy --out {new}", ["world", "none"]),
+    "other robot, imagine": ("imagine --world world --policy other --out {new}", ["policy spec", "ur5"]),
+    "real of another verb": (
+        "imagine --world world --policy policy --real policy/result.json --out {new}",
+        ["real", "train"],
+    ),
+    "bad doubt limit": ("imagine --world world --policy policy --doubt-limit 0 --out {new}", ["doubt_limit"]),
+    "other robot, steer": ("steer --world world --policy other --dataset data --out {new}", ["policy spec"]),
+    "other robot's data": (
+        "steer --world world --policy policy --dataset other-data --out {new}",
+        ["other-data", "ur5"],
+    ),
+    "unknown preset, steer": (
+        "steer --world world --policy policy --dataset data --preset fast --out {new}",
+        ["preset"],
+    ),
+    "missing run": ("report --run none --out {new}", ["run", "none"]),
+    "missing policy, serve": ("serve --policy none --address {new}", ["policy", "none"]),
+    "missing policy, deploy": ("deploy --policy none --out {new}", ["policy", "none"]),
+    "unknown preset, demo": ("demo --preset fast --out {new}", ["preset"]),
+    "unknown task, demo": ("demo --task lifd --out {new}", ["task", "'lift'"]),
+    "not a method": ("steer --world world --policy policy --dataset data --method x --out {new}", ["method"]),
+    "missing flag": ("train --out {new}", ["--dataset"]),
+    "not a number": ("collect --episodes many --out {new}", ["--episodes", "many"]),
+    "not a verb": ("tain --dataset data --out {new}", ["tain"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD.values(), ids=list(BAD))
+def test_bad_input_is_refused_by_name_and_writes_nothing(here, tmp_path, capsys, case):
+    line, named = case
+    (here / "empty").mkdir(exist_ok=True)
+    new = tmp_path / "new"
+    assert main(line.format(new=new).split()) == 2
+    message = capsys.readouterr().err
+    for part in named:
+        assert part in message
+    assert not new.exists()
+
+
+VERBS_BY_INPUT = {
+    "policy": [
+        "evaluate --policy {broken} --out {new}",
+        "collect --policy {broken} --out {new}",
+        "imagine --world world --policy {broken} --out {new}",
+        "steer --world world --policy {broken} --dataset data --out {new}",
+        "serve --policy {broken} --address {new}",
+    ],
+    "world": [
+        "imagine --world {broken} --policy policy --out {new}",
+        "steer --world {broken} --policy policy --dataset data --out {new}",
+    ],
+    "steerer": [
+        "evaluate --policy policy --steerer {broken} --out {new}",
+        "imagine --world world --policy policy --steerer {broken} --out {new}",
+    ],
+}
+BROKEN = [(kind, line) for kind, lines in VERBS_BY_INPUT.items() for line in lines]
+
+
+@pytest.mark.parametrize(("kind", "line"), BROKEN)
+def test_a_truncated_checkpoint_is_refused_by_its_file(here, tmp_path, capsys, kind, line):
+    broken, new = tmp_path / "broken", tmp_path / "new"
+    shutil.copytree(here / kind, broken)
+    weights = broken / "model.safetensors"
+    os.truncate(weights, weights.stat().st_size // 2)
+    assert main(line.format(broken=broken, new=new).split()) == 2
+    assert "model.safetensors" in capsys.readouterr().err
+    assert not new.exists()
+
+
+def test_a_checkpoint_sealed_with_nan_is_refused(here, tmp_path, capsys):
+    broken, new = tmp_path / "broken", tmp_path / "new"
+    shutil.copytree(here / "world", broken)
+    starts = torch.full((4, LIFT.obs_steps, LIFT.state_dim), float("nan"))
+    save_tensors(broken / "starts.safetensors", {"starts": starts})
+    seal(broken, "world", LIFT, ["config.json", "model.safetensors", "starts.safetensors"])
+    assert main(f"imagine --world {broken} --policy policy --out {new}".split()) == 2
+    assert "starts.safetensors:starts" in capsys.readouterr().err
+    assert not new.exists()
+
+
+@pytest.mark.parametrize("line", ["train --dataset {broken}", "train-world --dataset {broken}"])
+def test_a_dataset_without_its_frames_is_refused(here, tmp_path, capsys, line):
+    broken, new = tmp_path / "broken", tmp_path / "new"
+    shutil.copytree(here / "data", broken, ignore=shutil.ignore_patterns(".cache"))
+    for file in broken.rglob("*.parquet"):
+        os.truncate(file, file.stat().st_size // 2)
+    assert main(f"{line.format(broken=broken)} --preset tiny --out {new}".split()) == 2
+    assert str(broken) in " ".join(capsys.readouterr().err.split())
+    assert not new.exists()
+
+
+def test_a_file_is_no_folder(here, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    assert main(f"train --dataset data --out {tmp_path}/file".split()) == 2
+    assert "out" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (RoboPolicyError("it broke"), 1, "error: it broke"),
+        (Interrupted("policy: stopped; run again to resume"), 130, "run again to resume"),
+        (KeyboardInterrupt(), 130, "run the same command again to resume"),
+    ],
+)
+def test_exit_codes(monkeypatch, capsys, error, code, text):
+    def work(_):
+        raise error
+
+    monkeypatch.setitem(VERBS, "doctor", (VERBS["doctor"][0], work))
+    assert main(["doctor"]) == code
+    printed = capsys.readouterr().err
+    assert text in printed
+    assert len(printed.splitlines()) == 1
+
+
+def test_help_is_fast_and_free_of_what_is_heavy():
+    code = """
+import sys, time
+from robopolicy.cli import main
+assert main(["--help"]) == 0
+heavy = {"torch", "numpy", "lerobot", "gymnasium", "mujoco", "robosuite", "rclpy", "sim", "world_models"}
+print(time.process_time(), sorted(heavy & set(sys.modules)), file=sys.stderr)
+"""
+    seconds = [9.0]
+    while min(seconds) >= 0.6 and len(seconds) < 8:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        used, modules = done.stderr.split(" ", 1)
+        assert modules.strip() == "[]"
+        for verb in VERBS:
+            assert verb in done.stdout
+        seconds.append(float(used))
+    # Processor time, the best of some: what it takes on a machine that does nothing else.
+    assert min(seconds) < 0.6
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_help_of_every_verb_teaches(verb, capsys):
+    assert main([verb, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"Example: robopolicy {verb}" in text
+
+
+def test_no_arguments_mean_help(capsys):
+    assert main([]) == 0
+    assert "demo" in capsys.readouterr().out
+
+
+def test_result_files_are_strict_json(here):
+    for path in here.rglob("result.json"):
+        assert "NaN" not in path.read_text()
+        assert json.loads(path.read_text())["schema"] == 1
