@@ -2,50 +2,67 @@
 
 from __future__ import annotations
 
-import ctypes.util
 import os
+import subprocess
+import sys
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from robopolicy.errors import RoboPolicyError
 
-# Backend -> the libraries it loads and the Debian packages that hold them.
-_BACKENDS = {"egl": ("EGL", "libegl1 libgl1-mesa-dri"), "osmesa": ("OSMesa", "libosmesa6")}
+# Backend -> the Debian packages it needs.
+_BACKENDS = {"egl": "libegl1 libgl1-mesa-dri", "osmesa": "libosmesa6"}
+_PROBE = "import mujoco; mujoco.GLContext(16, 16).make_current()"
+_PROBE_S = 60
 
 
+@cache
 def gl_backend() -> str | None:
-    """The first usable off-screen backend ("egl" or "osmesa"), or none."""
+    """The first off-screen backend that works here ("egl" or "osmesa"), or none.
+
+    A library that loads may still find no device, so each candidate has to make a context, in a
+    process of its own because MuJoCo decides once, when it is imported.
+    """
     asked = os.environ.get("MUJOCO_GL", "").lower()
-    names = [asked] if asked in _BACKENDS else list(_BACKENDS)
-    return next((n for n in names if ctypes.util.find_library(_BACKENDS[n][0])), None)
+    for name in [asked] if asked in _BACKENDS else _BACKENDS:
+        env = {**os.environ, "MUJOCO_GL": name, "PYOPENGL_PLATFORM": name}
+        probe = subprocess.run([sys.executable, "-c", _PROBE], env=env, capture_output=True, timeout=_PROBE_S)
+        if probe.returncode == 0:
+            return name
+    return None
+
+
+def require_rendering() -> None:
+    """Selects a backend; to be called before MuJoCo is imported.
+
+    Raises:
+        RoboPolicyError: if none works, naming the packages to install.
+    """
+    backend = gl_backend()
+    if backend is None:
+        packages = " or ".join(_BACKENDS.values())
+        raise RoboPolicyError(f"rendering needs EGL or OSMesa: install {packages} (Debian's names)")
+    os.environ["MUJOCO_GL"] = os.environ["PYOPENGL_PLATFORM"] = backend
 
 
 class Renderer:
-    """Renders a MuJoCo scene from its front camera.
+    """Renders a MuJoCo scene; `require_rendering` comes first.
 
     Args:
         model: `mujoco.MjModel`.
         size: side of the square picture, in pixels.
         camera: name of a camera of the model.
-
-    Raises:
-        RoboPolicyError: if no off-screen backend is installed, naming the packages to install.
     """
 
     def __init__(self, model: Any, size: int, camera: str = "frontview"):
-        backend = gl_backend()
-        if backend is None:
-            packages = " or ".join(p for _, p in _BACKENDS.values())
-            raise RoboPolicyError(f"rendering needs EGL or OSMesa: install {packages} (Debian names)")
-        os.environ["MUJOCO_GL"] = os.environ["PYOPENGL_PLATFORM"] = backend
         import mujoco
 
         self._camera = camera
         self._renderer = mujoco.Renderer(model, size, size)
-        option = mujoco.MjvOption()
-        option.geomgroup[0] = 0  # collision shapes
-        self._option = option
+        self._option = mujoco.MjvOption()
+        self._option.geomgroup[0] = 0  # collision shapes
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
             self._renderer.scene.flags[flag] = 0  # twice as fast, nearly the same picture
 

@@ -29,8 +29,13 @@ class LiftEnv(gymnasium.Env):
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
+    spec: Spec  # type: ignore[assignment]  # gymnasium means its own registry entry
 
     def __init__(self, spec: Spec, camera: int = 0):
+        if camera:
+            from sim.rendering import require_rendering
+
+            require_rendering()
         robosuite = _import_robosuite()
         self.spec = spec
         self.observation_space = gymnasium.spaces.Box(*spec.state_range)

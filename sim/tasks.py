@@ -46,17 +46,18 @@ class Task:
 
     Attributes:
         spec: what its numbers mean.
-        make: builds one step-level environment (observation (D,), action (A,), both physical).
+        make: builds one step-level environment (observation (D,), action (A,), both physical), given
+            the side of its pictures in pixels, 0 for none.
     """
 
     spec: Spec
-    make: Callable[[], gymnasium.Env]
+    make: Callable[..., gymnasium.Env]
 
 
-def _make_lift() -> gymnasium.Env:
+def _make_lift(camera: int = 0) -> gymnasium.Env:
     from sim.robosuite_env import LiftEnv
 
-    return LiftEnv(LIFT)
+    return LiftEnv(LIFT, camera)
 
 
 TASKS = {"lift": Task(LIFT, _make_lift)}

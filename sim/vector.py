@@ -32,6 +32,8 @@ class ChunkWrapper(gymnasium.Env):
         linger: steps by which the end of a successful episode is put off.
     """
 
+    spec: Spec  # type: ignore[assignment]  # gymnasium means its own registry entry
+
     def __init__(self, make: Callable[[], gymnasium.Env], spec: Spec, chunk: int, linger: int = 0):
         self._make, self.spec, self.chunk, self.linger = make, spec, chunk, linger
         self._env: gymnasium.Env | None = None
@@ -98,6 +100,7 @@ class SimVectorEnv(AsyncVectorEnv):
             steps of a chunk and the model learns, wrongly, that the object stays on the table.
     """
 
+    spec: Spec  # type: ignore[assignment]  # gymnasium means its own registry entry
     steps_taken = 0
     """Simulator steps of all environments of this process: what imagination is there to save."""
 
@@ -129,7 +132,7 @@ def _build(task: str, chunk: int, linger: int) -> gymnasium.Env:
 
 def _warm(task: str) -> gymnasium.Env:
     found = find_task(task)
-    env = found.make()
+    env = found.make(0)
     env.reset(seed=0)
     for _ in range(_WARM_UP_STEPS):
         env.step(np.zeros(found.spec.action_dim, np.float32))
