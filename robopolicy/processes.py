@@ -53,7 +53,7 @@ class Processes:
                 # Ctrl-C goes to the supervisor alone, which stops the others in order.
                 start_new_session=True,
                 # Between fork and exec it makes one system call and takes no lock.
-                preexec_fn=_die_with_parent,  # noqa: PLW1509
+                preexec_fn=_die_with_parent,
             )
 
     def log(self, name: str) -> Path:

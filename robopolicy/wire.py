@@ -9,11 +9,13 @@ Not encrypted and not authenticated: whoever may open the socket may speak. It i
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -32,6 +34,7 @@ _MAX_ITEMS = 4096
 _LOOPBACK = ("127.0.0.1", "localhost")
 _FRAME_TIMEOUT_S = 2.0  # a peer that starts a frame must finish it within this time
 _UNIX_PATH_MAX = 100
+_DIAL_AGAIN_S = 0.1
 
 Message = dict[str, Any]
 
@@ -80,8 +83,8 @@ def encode(message: Message) -> bytes:
         body = msgpack.packb(message, default=_pack_array, strict_types=True)
     except (TypeError, ValueError, OverflowError) as e:
         raise BadInput("message", "plain data and arrays", e) from e
-    if len(body) > MAX_FRAME:
-        raise BadInput("message", f"at most {MAX_FRAME} bytes", len(body))
+    if body is None or len(body) > MAX_FRAME:
+        raise BadInput("message", f"at most {MAX_FRAME} bytes", len(body or b""))
     return struct.pack(">I", len(body)) + body
 
 
@@ -168,10 +171,11 @@ def _open(address: str) -> tuple[socket.socket, Any]:
     return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), address
 
 
-def _read(sock: socket.socket, count: int) -> bytes:
+def _read(sock: socket.socket, count: int, timeout_s: float | None) -> bytes:
     data = bytearray()
     while len(data) < count:
         try:
+            sock.settimeout(timeout_s)
             part = sock.recv(count - len(data))
         except TimeoutError as e:
             raise PeerSilent("no answer in time") from e
@@ -185,20 +189,18 @@ def _read(sock: socket.socket, count: int) -> bytes:
 
 def receive(sock: socket.socket, first_timeout_s: float | None) -> Message:
     """Reads one frame; waits `first_timeout_s` for it to begin and a short while for its end."""
-    sock.settimeout(first_timeout_s)
-    first = _read(sock, 1)
-    sock.settimeout(_FRAME_TIMEOUT_S)
-    (length,) = struct.unpack(">I", first + _read(sock, 3))
+    first = _read(sock, 1, first_timeout_s)
+    (length,) = struct.unpack(">I", first + _read(sock, 3, _FRAME_TIMEOUT_S))
     if length > MAX_FRAME:
         raise WireError(f"frame of {length} bytes, at most {MAX_FRAME} are allowed")
-    return decode(_read(sock, length))
+    return decode(_read(sock, length, _FRAME_TIMEOUT_S))
 
 
 def send(sock: socket.socket, message: Message) -> None:
     """Writes one frame."""
     frame = encode(message)
-    sock.settimeout(_FRAME_TIMEOUT_S)
     try:
+        sock.settimeout(_FRAME_TIMEOUT_S)
         sock.sendall(frame)
     except TimeoutError as e:
         raise PeerSilent("peer does not read") from e
@@ -253,6 +255,37 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def dial(
+    address: str,
+    stop: threading.Event,
+    within_s: float = 60.0,
+    timeout_s: float = 1.0,
+    watch: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Client:
+    """A client as soon as its server listens, which may still be starting.
+
+    Args:
+        address: where it will listen.
+        stop: gives up when set.
+        within_s: gives up after this time.
+        timeout_s: of the client.
+        watch: called between attempts; may raise.
+        clock: monotonic seconds.
+
+    Raises:
+        PeerGone: if there is no server when giving up.
+    """
+    deadline = clock() + within_s
+    while True:
+        watch()
+        try:
+            return Client(address, timeout_s)
+        except PeerGone:
+            if clock() > deadline or stop.wait(_DIAL_AGAIN_S):
+                raise
 
 
 @dataclass(frozen=True)
@@ -329,10 +362,8 @@ class Server:
         if self._listener.family == socket.AF_UNIX and os.path.exists(self._address):
             os.unlink(self._address)
         for sock in [self._listener, *self._open]:
-            try:
+            with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits in accept or recv
-            except OSError:
-                pass
             sock.close()
         self._thread.join(timeout=1.0)
 

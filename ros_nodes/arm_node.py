@@ -15,12 +15,13 @@ from trajectory_msgs.msg import JointTrajectory
 
 from robopolicy.errors import BadInput
 from robopolicy.spec import Spec
-from robopolicy.wire import Client, Message, WireError
+from robopolicy.wire import Client, Message, WireError, dial
 from ros_nodes.convert import MESSAGES, by_name, from_trajectory, stamp_to_ns, to_message
 from ros_nodes.running import COMMAND_QOS, STATE_QOS, RobotNode, run
 
 _WAIT_S = 0.2
 _PATIENCE_S = 2.0
+_STARTUP_S = 60.0
 _REMEMBERED = 64
 _WARN_EVERY_S = 1.0
 
@@ -32,11 +33,12 @@ class ArmNode(RobotNode):
     episode of the parameter `seed`.
     """
 
-    def __init__(self) -> None:
-        super().__init__("arm")
+    def __init__(self, stop: threading.Event):
+        super().__init__("arm", stop)
         address = self.text_parameter("plant", "", "socket of sim.plant")
         self.declare_seed()
-        self._commands, self._states = Client(address, _PATIENCE_S), Client(address, _PATIENCE_S)
+        self._commands = dial(address, stop, _STARTUP_S, _PATIENCE_S)
+        self._states = Client(address, _PATIENCE_S)
         self._spec = Spec.from_dict(self._commands.request("hello")["spec"])
         self.contract.check_spec(self._spec)
         # Which of the plant's states a stamp stands for.
@@ -50,7 +52,7 @@ class ArmNode(RobotNode):
             JointTrajectory, "command", self._on_command, COMMAND_QOS, callback_group=group
         )
         self.create_service(Trigger, "~/reset", self._on_reset, callback_group=group)
-        self._stop = threading.Event()
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watch")
         self._thread.start()
 
@@ -58,7 +60,7 @@ class ArmNode(RobotNode):
         """Publishes each new state of the plant as soon as it is there."""
         serial = 0
         try:
-            while not self._stop.is_set():
+            while not self._ended.is_set():
                 status = self._states.request("wait", after=serial, within_s=_WAIT_S)
                 if status["serial"] > serial:
                     serial = status["serial"]
@@ -87,7 +89,7 @@ class ArmNode(RobotNode):
             if len(actions) == 0:
                 self._commands.request("hold", serial=serial)
             else:
-                row = by_name(message.joint_names, self._spec.action_names, actions[0])
+                row = by_name(list(message.joint_names), self._spec.action_names, actions[0])
                 self._commands.request("command", serial=serial, action=row.astype("float32"))
         except BadInput as e:
             self.get_logger().warning(f"command refused: {e}", throttle_duration_sec=_WARN_EVERY_S)
@@ -106,7 +108,7 @@ class ArmNode(RobotNode):
         return response
 
     def finish(self) -> None:
-        self._stop.set()
+        self._ended.set()
         self._thread.join(timeout=_PATIENCE_S)
         self._commands.close()
         self._states.close()

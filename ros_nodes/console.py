@@ -11,6 +11,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import Parameter as ParameterMsg
 from rcl_interfaces.msg import ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
+from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import String
@@ -44,7 +45,7 @@ class Console:
         self, namespace: str, watch: Callable[[], None], clock: Callable[[], float] = time.monotonic
     ):
         self._watch, self._clock = watch, clock
-        self._context = rclpy.Context()
+        self._context = Context()
         rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         self._node = rclpy.create_node("console", namespace=namespace, context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
@@ -62,7 +63,7 @@ class Console:
             "arm/set_parameters": SetParameters,
             "policy/set_parameters": SetParameters,
         }
-        self._clients = {n: self._node.create_client(t, n) for n, t in services.items()}
+        self._services = {n: self._node.create_client(t, n) for n, t in services.items()}
 
     def _on_state(self, message: String) -> None:
         self.state = message.data
@@ -87,9 +88,11 @@ class Console:
 
     def wait_ready(self, within_s: float) -> None:
         """Waits until every service is there and the gate has told its state."""
-        ready = lambda: all(c.service_is_ready() for c in self._clients.values())  # noqa: E731
-        self.wait(ready, within_s, "waiting for the nodes")
+        self.wait(self._all_there, within_s, "waiting for the nodes")
         self.wait(lambda: bool(self.state), within_s, "waiting for the gate")
+
+    def _all_there(self) -> bool:
+        return all(c.service_is_ready() for c in self._services.values())
 
     def engage(self, on: bool, within_s: float = _CALL_S) -> None:
         """Arms or disarms the gate; repeats a refused wish until granted, since input may just be missing."""
@@ -121,7 +124,7 @@ class Console:
             raise NotGranted(f"{node}/reset: {reply.message}")
 
     def _call(self, name: str, request: Any) -> Any:
-        future = self._clients[name].call_async(request)
+        future = self._services[name].call_async(request)
         self.wait(future.done, _CALL_S, name)
         return future.result()
 

@@ -115,13 +115,14 @@ class Contract:
         own = {e: u for s in self.streams for e, u in s.units.items()}
         _same("state", own, {n: f.unit for f in spec.state for n in f.names})
         _same("action", dict(self.action_units), {n: f.unit for f in spec.action for n in f.names})
-        low, high = spec.action_range.astype(np.float64)
         order = [spec.action_names.index(n) for n in self.limits.names]
+        low, high = spec.action_range[0, order], spec.action_range[1, order]
         slack = 1e-6 * (high - low)
-        if (self.limits.low < (low - slack)[order]).any() or (self.limits.high > (high + slack)[order]).any():
-            limits = {n: (float(low[i]), float(high[i])) for i, n in enumerate(spec.action_names)}
-            got = dict(zip(self.limits.names, zip(self.limits.low, self.limits.high, strict=True), strict=True))
-            raise BadInput("contract action limits", f"inside those of the policy {limits}", got)
+        outside = (self.limits.low < low - slack) | (self.limits.high > high + slack)
+        for i in np.flatnonzero(outside):
+            wanted = f"inside [{low[i]:g}, {high[i]:g}], the range of the policy"
+            got = (float(self.limits.low[i]), float(self.limits.high[i]))
+            raise BadInput(f"contract action.{self.limits.names[i]}", wanted, got)
 
     def lockstep(self) -> Contract:
         """The same robot when its simulated time waits for commands: deadlines must not be shorter."""
@@ -216,12 +217,12 @@ def _limits(
     numbers = ("low", "high", "max_change", "hold")
     rows = {n: _keys(e, f"action.{n}", {"unit", *numbers}) for n, e in entries.items()}
     names = tuple(rows)
-    columns = {
-        k: np.array([_number(rows[n][k], f"action.{n}.{k}") for n in names], np.float64) for k in numbers
-    }
+    low, high, max_change, hold = (
+        np.array([_number(rows[n][k], f"action.{n}.{k}") for n in names], np.float64) for k in numbers
+    )
     units = {n: _text(rows[n]["unit"], f"action.{n}.unit") for n in names}
     if workspace is None:
-        return Limits(names, **columns), units, ()
+        return Limits(names, low, high, max_change, hold), units, ()
     box = _keys(workspace, "workspace", {"point", "moved_by", "low", "high"})
     point = _names(box["point"], "workspace.point", 3)
     moved_by = _names(box["moved_by"], "workspace.moved_by", 3)
@@ -229,12 +230,12 @@ def _limits(
         raise BadInput("workspace.point", f"three of {elements}", point)
     if not set(moved_by) <= set(names):
         raise BadInput("workspace.moved_by", f"three of {names}", moved_by)
-    low, high = (
+    box_low, box_high = (
         np.array([_number(x, f"workspace.{k}") for x in _list(box[k], f"workspace.{k}")], np.float64)
         for k in ("low", "high")
     )
     indices = tuple(names.index(n) for n in moved_by)
-    return Limits(names, **columns, moved_by=indices, box_low=low, box_high=high), units, point
+    return Limits(names, low, high, max_change, hold, indices, box_low, box_high), units, point
 
 
 def _simulation(data: object) -> Simulation | None:

@@ -84,14 +84,16 @@ def to_trajectory(
     message.header.stamp = ns_to_stamp(stamp_ns)
     message.header.frame_id = frame
     message.joint_names = list(names)
+    points = []
     for i, row in enumerate(actions):
         ahead = round((i + 1) * period_s * _SECOND)
         time = Duration(sec=ahead // _SECOND, nanosec=ahead % _SECOND)
-        message.points.append(JointTrajectoryPoint(positions=row.tolist(), time_from_start=time))
+        points.append(JointTrajectoryPoint(positions=row.tolist(), time_from_start=time))
+    message.points = points
     return message
 
 
-def from_trajectory(message: JointTrajectory, frame: str) -> np.ndarray:
+def from_trajectory(message: Any, frame: str) -> np.ndarray:
     """Actions (K, A), columns as in `message.joint_names`; (0, A) for hold.
 
     Raises:

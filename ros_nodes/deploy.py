@@ -26,14 +26,13 @@ from robopolicy.errors import BadInput, Interrupted, RoboPolicyError
 from robopolicy.processes import Processes, stop_on_signals
 from robopolicy.seeding import episode_seed
 from robopolicy.spec import Spec
-from robopolicy.wire import Client, Message, PeerGone, WireError
+from robopolicy.wire import Client, Message, WireError, dial
 from ros_nodes.contract import Contract
 
 if TYPE_CHECKING:
     from ros_nodes.console import Console
 
 _STARTUP_S = 90.0
-_POLL_S = 0.1
 _SLACK_S = 15.0  # wall-clock an episode may take beyond three times its simulated length
 _STOP_ORDER = ("gate", "policy", "arm", "server", "plant")
 
@@ -108,7 +107,8 @@ class Deployment:
         clock: Callable[[], float] = time.monotonic,
     ):
         if find_spec("rclpy") is None:
-            raise BadInput("deploy", "ROS 2: pip install 'robopolicy[ros]', or a sourced installation", "none")
+            wanted = "ROS 2: pip install 'robopolicy[ros]', or a sourced installation"
+            raise BadInput("deploy", wanted, "no rclpy")
         self.contract = Contract.load(robot)
         if self.contract.simulation is None:
             raise BadInput("robot", "a simulated robot; for a real one use ros_nodes/launch", robot)
@@ -170,16 +170,7 @@ class Deployment:
         self.processes.start(name, ["-m", f"ros_nodes.{name}_node", "--ros-args", *flags])
 
     def _connect(self, address: str) -> Client:
-        """A client, as soon as the server listens."""
-        deadline = self._clock() + _STARTUP_S
-        while True:
-            self._watch()
-            try:
-                return Client(address, timeout_s=5.0)
-            except PeerGone:
-                if self._clock() > deadline:
-                    raise
-                self._stop.wait(_POLL_S)
+        return dial(address, self._stop, _STARTUP_S, 5.0, self._watch, self._clock)
 
     def _watch(self) -> None:
         if self._stop.is_set():
@@ -300,9 +291,8 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--lockstep", action="store_true", help="simulated time waits for the policy")
     parser.add_argument("--logs", type=Path, help="folder for the logs of the processes")
     options = vars(parser.parse_args(args))
-    show = lambda e: print(json.dumps(dataclasses.asdict(e)), flush=True)  # noqa: E731
     try:
-        report = deploy(**options, stop=stop_on_signals(), on_episode=show)
+        report = deploy(**options, stop=stop_on_signals(), on_episode=_show)
     except BadInput as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
@@ -314,6 +304,10 @@ def main(args: list[str] | None = None) -> int:
         return 1
     print(json.dumps({k: v for k, v in report.to_dict().items() if k != "episodes"}, indent=1))
     return 0
+
+
+def _show(episode: EpisodeReport) -> None:
+    print(json.dumps(dataclasses.asdict(episode)), flush=True)
 
 
 if __name__ == "__main__":

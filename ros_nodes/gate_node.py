@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from collections import deque
 from functools import partial
 from typing import Any
@@ -47,8 +48,8 @@ class GateNode(RobotNode):
     `command`, `~/request`, `~/state` (latched), `/diagnostics`. Services: `~/engage`, `~/stop`, `~/reset`.
     """
 
-    def __init__(self) -> None:
-        super().__init__("gate")
+    def __init__(self, stop: threading.Event):
+        super().__init__("gate", stop)
         self.gate = Gate(self.contract.limits, self.contract.timing, _MAX_CHUNK)
         self._spec_problem = "no Spec from the policy yet"
         self._observer = Observer(self.contract.elements)
@@ -103,7 +104,7 @@ class GateNode(RobotNode):
             self.gate.policy_lost()
         else:
             stamp, wall = stamp_to_ns(message.header.stamp), self.wall_ns()
-            reason = self.gate.chunk(self.now(), wall, stamp, message.joint_names, actions)
+            reason = self.gate.chunk(self.now(), wall, stamp, list(message.joint_names), actions)
             self._note(reason)
             if reason is Reason.NONE:
                 self._chunk_ms.append((wall - stamp) * 1e-6)

@@ -49,8 +49,8 @@ class PolicyNode(RobotNode):
     (latched). Service: `~/reset`, which begins the episode of the parameter `seed`.
     """
 
-    def __init__(self) -> None:
-        super().__init__("policy")
+    def __init__(self, stop: threading.Event):
+        super().__init__("policy", stop)
         self._address = self.text_parameter("server", "", "socket of robopolicy.serve")
         self.declare_seed()
         self._server: Client | None = None
@@ -66,7 +66,7 @@ class PolicyNode(RobotNode):
             self.create_subscription(MESSAGES[s.type], s.topic, partial(self._on_state, s), STATE_QOS)
         self.create_subscription(Header, "gate/request", self._on_request, COMMAND_QOS)
         self.create_service(Trigger, "~/reset", self._on_reset)
-        self._stop = threading.Event()
+        self._ended = threading.Event()
         self._wake = threading.Condition()
         self._job: _Job | None = None
         self._busy = False
@@ -126,9 +126,9 @@ class PolicyNode(RobotNode):
 
     def _work(self) -> None:
         """Asks the server and publishes its chunks."""
-        while not self._stop.is_set():
+        while not self._ended.is_set():
             with self._wake:
-                self._wake.wait_for(lambda: self._job is not None or self._stop.is_set())
+                self._wake.wait_for(lambda: self._job is not None or self._ended.is_set())
                 job, server, spec = self._job, self._server, self._spec
                 self._job = None
             if job is not None and server is not None and spec is not None:
@@ -161,7 +161,7 @@ class PolicyNode(RobotNode):
     def _ping(self) -> None:
         """Publishes a heartbeat for as long as the server answers."""
         client: Client | None = None
-        while not self._stop.wait(_RETRY_S if client is None else _PING_EVERY_S):
+        while not self._ended.wait(_RETRY_S if client is None else _PING_EVERY_S):
             try:
                 client = client or Client(self._address, _PING_TIMEOUT_S)
                 epoch = client.request("ping")["epoch"]
@@ -185,7 +185,7 @@ class PolicyNode(RobotNode):
 
     def finish(self) -> None:
         with self._wake:
-            self._stop.set()
+            self._ended.set()
             self._wake.notify_all()
         for thread in self._threads:
             thread.join(timeout=_ANSWER_TIMEOUT_S + 1.0)

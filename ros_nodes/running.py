@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
-from rclpy.clock import Clock, ClockType
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -32,12 +33,13 @@ class RobotNode(Node):
 
     Attributes:
         contract: the robot, from the parameters `contract` and `lockstep`.
+        stop: set when the process is to end.
         failed: set from any thread when the node cannot go on; the process then ends with code 1.
     """
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, stop: threading.Event):
         super().__init__(name)
-        self.failed = threading.Event()
+        self.stop, self.failed = stop, threading.Event()
         self.steady = Clock(clock_type=ClockType.STEADY_TIME)
         contract = Contract.load(self.text_parameter("contract", "panda_sim", "path or name of a contract"))
         self.lockstep = bool(self._declare("lockstep", False, "simulated time waits for commands"))
@@ -73,7 +75,7 @@ class RobotNode(Node):
         """Called once before the node is destroyed, while it can still publish."""
 
 
-def run(make: Callable[[], RobotNode]) -> int:
+def run(make: Callable[[threading.Event], RobotNode]) -> int:
     """Runs a node until SIGTERM, SIGINT or its own failure; returns the exit code.
 
     The signal handlers are ours: with those of rclpy the context would be dead before the last command
@@ -84,7 +86,7 @@ def run(make: Callable[[], RobotNode]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
-        node = make()
+        node = make(stop)
     except RoboPolicyError as e:
         print(f"error: {e}", file=sys.stderr)
         rclpy.shutdown()

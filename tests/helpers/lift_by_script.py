@@ -1,6 +1,6 @@
 """A scripted policy that lifts the cube open loop, chunk by chunk, and a server for it.
 
-`python tests/ros/toy_policy.py --address SOCKET [--delay SECONDS]` serves it the way `robopolicy.serve`
+`python tests/helpers/lift_by_script.py --address SOCKET [--delay SECONDS]` serves it the way `robopolicy.serve`
 serves a saved one; the real loader knows nothing of it.
 """
 

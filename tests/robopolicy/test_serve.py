@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -150,8 +152,15 @@ def test_infer_steerer_chooses_the_noise():
     assert np.array_equal(steered, np.full((3, 2), 2.0, np.float32))
 
 
-def test_main_missing_policy_exits_two(tmp_path, capsys):
-    pytest.importorskip("robopolicy.policies.load")
+def test_main_policy_refused_exits_two(tmp_path, capsys, monkeypatch):
+    def refuse(folder):
+        raise BadInput("policy", "a policy directory", folder)
+
+    # The real loader imports half the world, which is not what is tested here.
+    for name, loader in (("policies", "load_policy"), ("steering", "load_steerer")):
+        module = types.ModuleType(f"robopolicy.{name}.load")
+        monkeypatch.setattr(module, loader, refuse, raising=False)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
     assert main(["--policy", str(tmp_path / "none"), "--address", str(tmp_path / "s")]) == 2
     assert "wanted" in capsys.readouterr().err
 

@@ -1,0 +1,70 @@
+"""`ros2 launch ros_nodes deploy.launch.py policy:=DIR`: the processes of `robopolicy deploy`.
+
+Nothing moves until someone calls arm/reset, policy/reset and gate/engage (see ros_nodes/README.md). Every
+process is `python -m MODULE` of the Python that runs launch, so no colcon build is needed; if one of them
+ends, all are stopped.
+"""
+
+import os
+import sys
+import tempfile
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, EmitEvent, ExecuteProcess, OpaqueFunction
+from launch.events import Shutdown
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+ARGUMENTS = {
+    "policy": (None, "saved policy"),
+    "steerer": ("", "saved steerer of that policy; empty for the plain policy"),
+    "robot": ("panda_sim", "path or name of a robot contract"),
+    "lockstep": ("false", "simulated time waits for the policy"),
+    "namespace": ("robopolicy", "namespace of the nodes"),
+    "seed": ("0", "seed of the first episode"),
+}
+
+
+def _setup(context):
+    from ros_nodes.contract import Contract
+
+    values = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    lockstep = values["lockstep"].lower() == "true"
+    folder = tempfile.mkdtemp(prefix="robopolicy-")
+    plant, server = os.path.join(folder, "plant.sock"), os.path.join(folder, "server.sock")
+    end = EmitEvent(event=Shutdown(reason="a process of the deployment ended"))
+
+    serve = [sys.executable, "-m", "robopolicy.serve", "--policy", values["policy"], "--address", server]
+    serve += ["--steerer", values["steerer"]] if values["steerer"] else []
+    actions = [ExecuteProcess(cmd=serve, name="server", output="screen", on_exit=[end])]
+
+    common = {"contract": values["robot"], "lockstep": lockstep}
+    seed = {"seed": int(values["seed"])}
+    nodes = {"gate": {}, "policy": {"server": server, **seed}}
+    simulation = Contract.load(values["robot"]).simulation
+    if simulation is not None:
+        run = [sys.executable, "-m", "sim.plant", "--task", simulation.task, "--address", plant]
+        run += ["--timeout", str(simulation.timeout_s), *(["--lockstep"] if lockstep else [])]
+        actions.append(ExecuteProcess(cmd=run, name="plant", output="screen", on_exit=[end]))
+        nodes["arm"] = {"plant": plant, **seed}
+    for name, own in nodes.items():
+        actions.append(
+            Node(
+                executable=sys.executable,
+                arguments=["-m", f"ros_nodes.{name}_node"],
+                name=name,
+                namespace=values["namespace"],
+                parameters=[{**common, **own}],
+                output="screen",
+                on_exit=[end],
+            )
+        )
+    return actions
+
+
+def generate_launch_description():
+    declared = [
+        DeclareLaunchArgument(name, default_value=default, description=text)
+        for name, (default, text) in ARGUMENTS.items()
+    ]
+    return LaunchDescription([*declared, OpaqueFunction(function=_setup)])

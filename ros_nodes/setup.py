@@ -1,0 +1,25 @@
+"""Builds this folder as an ament_python package with colcon; pip users install the repository instead."""
+
+from setuptools import setup
+
+PACKAGE = "ros_nodes"
+
+setup(
+    name=PACKAGE,
+    version="0.1.0",
+    packages=[PACKAGE],
+    package_dir={PACKAGE: "."},
+    package_data={PACKAGE: ["config/*.yaml"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (f"share/{PACKAGE}", ["package.xml"]),
+        (f"share/{PACKAGE}/launch", ["launch/deploy.launch.py"]),
+        (f"share/{PACKAGE}/config", ["config/panda_sim.yaml"]),
+    ],
+    install_requires=["setuptools", "robopolicy"],
+    zip_safe=False,
+    license="Apache-2.0",
+    entry_points={
+        "console_scripts": [f"{n} = {PACKAGE}.{n}:main" for n in ("arm_node", "policy_node", "gate_node")]
+    },
+)

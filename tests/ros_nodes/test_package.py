@@ -1,0 +1,73 @@
+"""What colcon and `ros2 launch` will read is complete and starts modules that exist."""
+
+from __future__ import annotations
+
+import importlib.util
+import runpy
+import sys
+import types
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import ros_nodes
+
+ROOT = Path(ros_nodes.__file__).parent
+
+
+class _Record:
+    """Stands for any action or substitution of launch: remembers what it was made of."""
+
+    def __init__(self, *args, **kwargs):
+        self.args, self.kwargs = args, kwargs
+
+    def perform(self, context):
+        return context[self.args[0]]
+
+
+def _stub(monkeypatch) -> None:
+    names = {
+        "launch": ["LaunchDescription"],
+        "launch.actions": ["DeclareLaunchArgument", "EmitEvent", "ExecuteProcess", "OpaqueFunction"],
+        "launch.events": ["Shutdown"],
+        "launch.substitutions": ["LaunchConfiguration"],
+        "launch_ros": [],
+        "launch_ros.actions": ["Node"],
+    }
+    for module, classes in names.items():
+        stub = types.ModuleType(module)
+        for name in classes:
+            setattr(stub, name, type(name, (_Record,), {}))
+        monkeypatch.setitem(sys.modules, module, stub)
+
+
+def test_launch_file_starts_the_processes_of_deploy(monkeypatch):
+    _stub(monkeypatch)
+    module = runpy.run_path(str(ROOT / "launch" / "deploy.launch.py"))
+    (*arguments, setup) = module["generate_launch_description"]().args[0]
+    values = {a.args[0]: a.kwargs["default_value"] for a in arguments} | {"policy": "DIR", "steerer": "S"}
+    actions = setup.kwargs["function"](values)
+    modules = [a.kwargs.get("cmd", [None])[0:3] for a in actions if "cmd" in a.kwargs]
+    modules += [[None, *a.kwargs["arguments"]] for a in actions if "arguments" in a.kwargs]
+    names = {m[2] for m in modules}
+    assert names == {
+        "robopolicy.serve",
+        "sim.plant",
+        "ros_nodes.gate_node",
+        "ros_nodes.policy_node",
+        "ros_nodes.arm_node",
+    }
+    assert all(importlib.util.find_spec(n) for n in names)
+    assert all(a.kwargs["on_exit"] for a in actions)
+
+
+def test_package_files_that_setup_installs_exist(monkeypatch):
+    calls = []
+    monkeypatch.setattr("setuptools.setup", lambda **kwargs: calls.append(kwargs))
+    runpy.run_path(str(ROOT / "setup.py"))
+    (kwargs,) = calls
+    for _, files in kwargs["data_files"]:
+        assert all((ROOT / f).exists() for f in files)
+    package = ET.parse(ROOT / "package.xml").getroot()
+    assert package.findtext("name") == kwargs["name"] == ROOT.name
+    assert package.findtext("version") == kwargs["version"]
+    assert package.findtext("export/build_type") == "ament_python"
