@@ -30,7 +30,7 @@ def stop_on_signals() -> threading.Event:
 
 
 class Processes:
-    """Named child processes `python -m MODULE ARGS`, stopped in the order they are given to `stop`.
+    """Named child processes of this Python.
 
     Args:
         logs: folder for one log file per process.
@@ -70,26 +70,28 @@ class Processes:
                 text = "\n  ".join(lines)
                 raise ProcessDied(f"{name} ended with code {child.returncode}:\n  {text}")
 
-    def stop(self, names: Sequence[str] = (), grace_s: float = 3.0) -> dict[str, int]:
-        """Ends processes one after the other: SIGTERM, then SIGKILL after `grace_s`.
+    def stop(self, *groups: Sequence[str], grace_s: float = 3.0) -> dict[str, int]:
+        """Ends all processes: SIGTERM, then SIGKILL after `grace_s`.
 
         Args:
-            names: the order; all others follow.
-            grace_s: how long each may take to end by itself.
+            groups: names that are ended together; each group once the one before has ended, the processes
+                in no group last.
+            grace_s: how long a group may take to end by itself.
 
         Returns:
             Exit code by name (negative: killed by that signal).
         """
-        order = [*(n for n in names if n in self._children), *(n for n in self._children if n not in names)]
-        for name in order:
-            child = self._children[name]
-            child.terminate()
-            try:
-                child.wait(grace_s)
-            except subprocess.TimeoutExpired:
-                child.kill()
+        named = {name for group in groups for name in group}
+        for group in (*groups, [n for n in self._children if n not in named]):
+            children = [self._children[n] for n in group if n in self._children]
+            for child in children:
+                child.terminate()
+            grace = threading.Timer(grace_s, lambda stuck=children: [c.kill() for c in stuck])
+            grace.start()
+            for child in children:
                 child.wait()
-        return {name: self._children[name].returncode for name in order}
+            grace.cancel()
+        return {name: child.returncode for name, child in self._children.items()}
 
 
 def _die_with_parent() -> None:

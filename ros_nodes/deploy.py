@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _STARTUP_S = 90.0
 _SLACK_S = 15.0  # wall-clock an episode may take beyond three times its simulated length
-_STOP_ORDER = ("gate", "policy", "arm", "server", "plant")
+_STOP_ORDER = (("gate",), ("policy", "arm"), ("server", "plant"))
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ class Deployment:
         if self._console is not None:
             self._console.close()
             self._console = None
-        self.processes.stop(_STOP_ORDER)
+        self.processes.stop(*_STOP_ORDER)
         self._folder.cleanup()
 
 

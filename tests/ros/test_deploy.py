@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -17,17 +18,20 @@ rclpy = pytest.importorskip("rclpy")
 pytest.importorskip("robosuite")
 
 import lift_by_script  # noqa: E402
+from gymnasium.vector import AutoresetMode, SyncVectorEnv  # noqa: E402
 from rclpy.context import Context  # noqa: E402
 from rclpy.signals import SignalHandlerOptions  # noqa: E402
 from trajectory_msgs.msg import JointTrajectory  # noqa: E402
 
 from robopolicy.errors import BadInput  # noqa: E402
 from robopolicy.processes import ProcessDied  # noqa: E402
+from robopolicy.protocols import ChunkEnv  # noqa: E402
 from robopolicy.rollout import PriorSteerer, rollout  # noqa: E402
 from ros_nodes.convert import to_trajectory  # noqa: E402
 from ros_nodes.deploy import Deployment, deploy, main  # noqa: E402
 from ros_nodes.running import COMMAND_QOS  # noqa: E402
-from sim.vector import SimVectorEnv  # noqa: E402
+from sim.tasks import LIFT, find_task  # noqa: E402
+from sim.vector import ChunkWrapper  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
@@ -36,7 +40,8 @@ SERVER = [lift_by_script.__file__]
 # Longer than what is left of a control step, so that a request for a chunk stays open for a while.
 DELAY_S = 0.06
 HELD_WITHIN_S = 0.3
-STILL_M = 0.002  # per control step; the arm moves ten times as fast when commanded
+# Held means commanded to stay; the impedance controller then takes a few steps to come to rest.
+STILL_AFTER_S, STILL_M = 0.6, 0.001
 
 
 def _start(lockstep: bool, server: list[str], logs: Path) -> Iterator[Deployment]:
@@ -58,6 +63,10 @@ def lockstep(tmp_path_factory):
 def realtime(tmp_path_factory):
     server = [*SERVER, "--delay", str(DELAY_S)]
     yield from _start(False, server, tmp_path_factory.mktemp("realtime"))
+
+
+def _lift() -> ChunkWrapper:
+    return ChunkWrapper(find_task("lift").make, LIFT, LIFT.chunk)
 
 
 class Rogue:
@@ -88,11 +97,10 @@ class Rogue:
 
 def test_deployment_in_lockstep_episodes_are_those_of_rollout(lockstep):
     seeds = [0, 3, 1]
-    env = SimVectorEnv("lift", 1)
-    try:
-        offline = rollout(env, lift_by_script.LiftByScript(), PriorSteerer(), seeds)
-    finally:
-        env.close()
+    policy = lift_by_script.LiftByScript()
+    env = SyncVectorEnv([_lift], autoreset_mode=AutoresetMode.DISABLED)
+    offline = rollout(cast("ChunkEnv", env), policy, PriorSteerer(), seeds)
+    env.close()
     deployed = [lockstep.episode(s) for s in seeds]
     assert [(e.success, e.steps) for e in deployed] == [(e.success, e.length) for e in offline]
     assert all(e.success for e in deployed)
@@ -144,7 +152,7 @@ def test_deployment_policy_server_killed_the_arm_is_held_in_time(realtime):
         (t, float(np.linalg.norm(b - a))) for (_, _, a), (t, _, b) in itertools.pairwise(trace)
     ]
     print([(round(t, 3), round(1000 * v, 2)) for t, v in speeds])
-    assert all(v < STILL_M for t, v in speeds if t > HELD_WITHIN_S + 0.05)
+    assert all(v < STILL_M for t, v in speeds if t > STILL_AFTER_S)
     with pytest.raises(ProcessDied, match="server"):
         realtime.console.spin()
     realtime.console._watch = lambda: None
