@@ -28,11 +28,11 @@ def film(task: str, episode: Episode, pictures: int = 8, size: int = 160) -> lis
     try:
         state, _ = env.reset(seed=episode.seed)
         wanted = set(np.linspace(0, episode.length, pictures).round().astype(int).tolist())
-        frames = [env.render()]
+        frames = [np.asarray(env.render())]
         for i, action in enumerate(episode.actions, 1):
             state, *_ = env.step(action)
             if i in wanted:
-                frames.append(env.render())
+                frames.append(np.asarray(env.render()))
     finally:
         env.close()
     if not np.array_equal(state, episode.states[-1]):

@@ -56,14 +56,15 @@ class Renderer:
         camera: name of a camera of the model.
     """
 
-    def __init__(self, model: Any, size: int, camera: str = "frontview"):
+    def __init__(self, model: Any, size: int, camera: str = "agentview"):
         import mujoco
 
         self._camera = camera
         self._renderer = mujoco.Renderer(model, size, size)
-        self._option = mujoco.MjvOption()
+        self._option = mujoco.MjvOption()  # type: ignore[attr-defined]
         self._option.geomgroup[0] = 0  # collision shapes
-        for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
+        flags = mujoco.mjtRndFlag  # type: ignore[attr-defined]
+        for flag in (flags.mjRND_SHADOW, flags.mjRND_REFLECTION):
             self._renderer.scene.flags[flag] = 0  # twice as fast, nearly the same picture
 
     def __call__(self, data: Any) -> np.ndarray:
