@@ -305,9 +305,7 @@ class Server:
         connections: most that are open at once; further ones are closed at once.
     """
 
-    def __init__(
-        self, address: str, connect: Callable[[], Mapping[str, Handler]], connections: int = 8
-    ):
+    def __init__(self, address: str, connect: Callable[[], Mapping[str, Handler]], connections: int = 8):
         self._address, self._connect = address, connect
         self._slots = threading.BoundedSemaphore(connections)
         self._open: set[socket.socket] = set()

@@ -169,9 +169,7 @@ class GateNode(RobotNode):
 
     def _publish(self, actions: np.ndarray, stamp_ns: int) -> None:
         frame, period = self.contract.frame, self.contract.timing.period_s
-        self._commands.publish(
-            to_trajectory(self.contract.limits.names, actions, stamp_ns, frame, period)
-        )
+        self._commands.publish(to_trajectory(self.contract.limits.names, actions, stamp_ns, frame, period))
 
     def _tell(self, decision: Decision) -> None:
         """Publishes mode and reason when they change; a limited command is no change of state."""

@@ -1,7 +1,7 @@
 """A scripted policy that lifts the cube open loop, chunk by chunk, and a server for it.
 
-`python tests/helpers/lift_by_script.py --address SOCKET [--delay SECONDS]` serves it the way `robopolicy.serve`
-serves a saved one; the real loader knows nothing of it.
+`python tests/helpers/lift_by_script.py --address SOCKET [--delay SECONDS]` serves it the way
+`robopolicy.serve` serves a saved one; the real loader knows nothing of it.
 """
 
 from __future__ import annotations

@@ -21,7 +21,12 @@ print("ready", flush=True)
 stop.wait(30)
 open(sys.argv[1], "w").write(str(time.monotonic()))
 """
-_DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(30)"
+_DEAF = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("ready", flush=True)
+time.sleep(30)
+"""
 
 
 def _until(condition) -> None:
@@ -29,6 +34,10 @@ def _until(condition) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def _wait_ready(processes: Processes, name: str) -> None:
+    _until(lambda: "ready" in processes.log(name).read_text())
 
 
 @pytest.fixture
@@ -42,7 +51,7 @@ def test_stop_groups_end_one_after_the_other(processes, tmp_path):
     for name in "abc":
         processes.start(name, ["-c", _POLITE, str(tmp_path / name)])
     for name in "abc":
-        _until(lambda log=processes.log(name): "ready" in log.read_text())
+        _wait_ready(processes, name)
     assert processes.stop(["c"], ["a"]) == {"a": 0, "b": 0, "c": 0}
     ended = [float((tmp_path / name).read_text()) for name in "cab"]
     assert ended == sorted(ended)
@@ -50,7 +59,7 @@ def test_stop_groups_end_one_after_the_other(processes, tmp_path):
 
 def test_stop_deaf_process_is_killed(processes):
     processes.start("deaf", ["-c", _DEAF])
-    _until(lambda: "ready" in processes.log("deaf").read_text())
+    _wait_ready(processes, "deaf")
     assert processes.stop(grace_s=0.2) == {"deaf": -signal.SIGKILL}
 
 
@@ -69,7 +78,8 @@ def test_parent_killed_children_die_too(tmp_path):
         "p.start('child', ['-c', 'import time; time.sleep(60)'])\n"
         "print(p.pid('child'), flush=True); time.sleep(60)"
     )
-    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as parent:
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         parent.kill()

@@ -148,9 +148,7 @@ def test_deployment_policy_server_killed_the_arm_is_held_in_time(realtime):
     moved = [t for t, commanded, _ in trace if commanded < last[1]]
     print(f"last policy command {max(moved, default=0.0):.3f} s after the kill")
     assert max(moved, default=0.0) < HELD_WITHIN_S
-    speeds = [
-        (t, float(np.linalg.norm(b - a))) for (_, _, a), (t, _, b) in itertools.pairwise(trace)
-    ]
+    speeds = [(t, float(np.linalg.norm(b - a))) for (_, _, a), (t, _, b) in itertools.pairwise(trace)]
     print([(round(t, 3), round(1000 * v, 2)) for t, v in speeds])
     assert all(v < STILL_M for t, v in speeds if t > STILL_AFTER_S)
     with pytest.raises(ProcessDied, match="server"):
