@@ -2,7 +2,8 @@
 # demo    the whole chain on one task
 # test    all tests, with coverage
 # lint    style and types
-# bench   speed
+# bench   speed against plain robosuite
+# results the demos and ablations behind the README's numbers, resumable
 export OMP_NUM_THREADS := 1
 
 VENV := .venv
@@ -11,14 +12,15 @@ PACKAGES := robopolicy world_models sim ros_nodes
 STAMP := $(VENV)/.setup-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint bench results clean
+SEEDS ?= 1 2 3
 
 setup: $(STAMP)
 
 # A pyenv shim may exist and still not run, so each candidate has to prove itself.
 # Without any Python 3.12, uv (in a throw-away environment of some other Python) brings one.
 $(STAMP):
-	@set -eu; \
+	@set -eu; began=$$(date +%s); \
 	runs() { "$$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 12))' 2>/dev/null; }; \
 	if ! runs $(BIN)/python; then \
 		rm -rf $(VENV); \
@@ -37,6 +39,7 @@ $(STAMP):
 	$(BIN)/uv pip install --python $(BIN)/python -r requirements.lock; \
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps -e .; \
 	rm -f $(VENV)/.setup-*; \
+	echo $$(($$(date +%s) - began)) > $(VENV)/setup-seconds; \
 	touch $(STAMP)
 
 demo: setup
@@ -52,6 +55,13 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.speed
+
+results: setup bench
+	for seed in $(SEEDS); do \
+		$(BIN)/robopolicy demo --seed $$seed --out runs/demo-$$seed || exit $$?; \
+		cp runs/demo-$$seed/result.json benchmarks/results/demo-$$seed.json; \
+	done
+	$(BIN)/python -m benchmarks.world_ablation --run runs/demo-$(firstword $(SEEDS))
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* .bootstrap

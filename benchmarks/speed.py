@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import time
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from robopolicy.config import POLICY_PRESETS, WORLD_PRESETS
 from robopolicy.data.windows import PolicyWindows
 from robopolicy.evaluate import evaluate
 from robopolicy.policies.train import new_policy
+from robopolicy.protocols import ChunkEnv
 from robopolicy.results import hardware, versions
 from robopolicy.seeding import episode_seed, stream
 from robopolicy.types import Episode
@@ -67,7 +69,8 @@ def _real(processes: int) -> tuple[float, list[Episode]]:
     try:
         env.reset(seed=[episode_seed(0, "warmup", i) for i in range(processes)])
         seeds = [episode_seed(0, "warmup", 100 + i) for i in range(20)]
-        done = evaluate(env, policy, None, seeds, "real simulator")
+        # gymnasium writes `list[int | None]` for the seeds; a list of integers will do.
+        done = evaluate(cast(ChunkEnv, env), policy, None, seeds, "real simulator")
     finally:
         env.close(terminate=True)
     return done.steps / done.seconds, done.episodes
@@ -103,7 +106,8 @@ def _made_up() -> Episode:
     rng = stream(0, "made-up")
     low, high = LIFT.state_range
     states = rng.uniform(low, high, (65, LIFT.state_dim)).astype(np.float32)
-    actions = rng.uniform(*LIFT.action_range, (64, LIFT.action_dim)).astype(np.float32)
+    low, high = LIFT.action_range
+    actions = rng.uniform(low, high, (64, LIFT.action_dim)).astype(np.float32)
     none = np.zeros((0, LIFT.chunk, LIFT.action_dim), np.float32)
     return Episode(0, states, actions, False, False, True, none, np.zeros(0, int), np.zeros(0, np.float32))
 
