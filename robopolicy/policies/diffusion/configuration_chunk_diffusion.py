@@ -25,6 +25,9 @@ class ChunkDiffusionConfig(PreTrainedConfig):
         num_train_timesteps: diffusion steps in training.
         num_inference_steps: DDIM steps in sampling.
         prediction_type: "sample" or "epsilon".
+        discover_packages_path: unused. LeRobot imports a plug-in by the flag of this name, then passes the
+            flag on to the configuration if it comes with `--policy.path`; without the field the two
+            together are refused.
     """
 
     n_obs_steps: int = 2
@@ -46,6 +49,7 @@ class ChunkDiffusionConfig(PreTrainedConfig):
     )
     optimizer_lr: float = 1e-3
     optimizer_weight_decay: float = 1e-4
+    discover_packages_path: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
