@@ -32,7 +32,7 @@ class ChunkWrapper(gymnasium.Env):
         linger: steps by which the end of a successful episode is put off.
     """
 
-    spec: Spec  # type: ignore[assignment]  # gymnasium means its own registry entry
+    spec: Any  # our Spec, where gymnasium would keep its registry entry
 
     def __init__(self, make: Callable[[], gymnasium.Env], spec: Spec, chunk: int, linger: int = 0):
         self._make, self.spec, self.chunk, self.linger = make, spec, chunk, linger
@@ -71,14 +71,20 @@ class ChunkWrapper(gymnasium.Env):
             terminated = self._since_success >= self.linger
             truncated = out_of_time and self._since_success < 0
             self._ended = terminated or truncated
-        return self._history.copy(), float(terminated), terminated, truncated, {
-            "states": states,
-            "executed": executed,
-            "achieved": achieved,
-            "success": self._since_success >= 0,
-            "doubt": 0.0,
-            "reason": "horizon" if truncated else "",
-        }
+        return (
+            self._history.copy(),
+            float(terminated),
+            terminated,
+            truncated,
+            {
+                "states": states,
+                "executed": executed,
+                "achieved": achieved,
+                "success": self._since_success >= 0,
+                "doubt": 0.0,
+                "reason": "horizon" if truncated else "",
+            },
+        )
 
     def render(self) -> Any:
         return self._env.render() if self._env else None
@@ -100,7 +106,7 @@ class SimVectorEnv(AsyncVectorEnv):
             steps of a chunk and the model learns, wrongly, that the object stays on the table.
     """
 
-    spec: Spec  # type: ignore[assignment]  # gymnasium means its own registry entry
+    spec: Any  # our Spec, where gymnasium would keep its registry entry
     steps_taken = 0
     """Simulator steps of all environments of this process: what imagination is there to save."""
 

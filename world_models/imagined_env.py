@@ -33,6 +33,7 @@ class ImaginedEnv(VectorEnv):
     """
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED}
+    spec: Any  # our Spec, where gymnasium would keep its registry entry
 
     def __init__(
         self,

@@ -29,6 +29,18 @@ class StateWorldModel(nn.Module):
         config: sizes and sampler.
     """
 
+    feature_mean: Tensor
+    feature_std: Tensor
+    ridge: Tensor
+    scale: Tensor
+    epsilon: Tensor
+    state_mean: Tensor
+    state_std: Tensor
+    state_low: Tensor
+    state_high: Tensor
+    doubt_scale: Tensor
+    is_object: Tensor
+
     def __init__(self, spec: Spec, config: WorldConfig):
         super().__init__()
         self.spec, self.config = spec, config
@@ -76,7 +88,7 @@ class StateWorldModel(nn.Module):
     def predict(self, obs: Tensor, actions: Tensor, noise: Tensor) -> Prediction:
         """Imagines one chunk; see `robopolicy.protocols.WorldModel`."""
         cond = self.condition(obs, actions)
-        target, spread = euler_sample(self.members, cond, noise.flatten(1), self.levels)
+        target, spread = euler_sample([*self.members], cond, noise.flatten(1), self.levels)
         states = obs[:, -1:] + self.decode(target, cond).view(len(obs), self.spec.chunk, -1)
         states = torch.maximum(torch.minimum(states, self.state_high), self.state_low)
         doubt = spread.pow(2).mean(-1).sqrt() / self.doubt_scale

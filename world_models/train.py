@@ -8,7 +8,7 @@ import multiprocessing
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -126,7 +126,7 @@ class MemberLearner:
 
     def __init__(self, model: StateWorldModel, member: int, data: Windows, config: WorldConfig):
         self.model, self.config, self.data = model, config, data
-        self.net: Denoiser = model.members[member]
+        self.net = cast(Denoiser, model.members[member])
         self.average = {k: v.clone() for k, v in self.net.state_dict().items()}
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=config.lr, weight_decay=1e-4, fused=True)
         self.target = targets(model, data)
@@ -295,9 +295,12 @@ def _train_members(
     data = windows(train, spec)
     model = _fresh(spec, config, seed)
     fit_statistics(model, data)
+    made_with = {**dataclasses.asdict(config), "seed": seed, "data": [len(train), len(data)]}
     for i in members:
         finished, progress = out / f"member-{i}.safetensors", out / f"member-{i}-{PROGRESS}"
         if finished.is_file():
+            if load_tensors(finished)[1].get("made_with") != made_with:
+                raise BadInput(str(finished), "a member of the same training", "one of another")
             continue
         learner = MemberLearner(model, i, data, config)
         label = f"world model {i + 1}/{config.members}"
@@ -308,14 +311,14 @@ def _train_members(
                 torch_seed(seed, "member", i),
                 label,
                 progress,
-                dataclasses.asdict(config),
+                made_with,
                 quiet=quiet,
             )
         except Interrupted:
             if quiet:
                 raise SystemExit(_INTERRUPTED) from None
             raise
-        save_tensors(finished, learner.average, {"curve": curve})
+        save_tensors(finished, learner.average, {"curve": curve, "made_with": made_with})
         progress.unlink(missing_ok=True)
 
 

@@ -1,10 +1,10 @@
 """Writes episodes as a LeRobotDataset v3, one at a time, without losing any to a crash.
 
-    ROOT/
-      journal/000000.safetensors ...   while recording: one file per episode, on disk before `add` returns
-      meta/ data/                      after closing: the LeRobotDataset
-      robopolicy.json spec.json        what LeRobot has no room for: seeds, sources, flags, settings
-      manifest.json                    written last
+ROOT/
+  journal/000000.safetensors ...   while recording: one file per episode, on disk before `add` returns
+  meta/ data/                      after closing: the LeRobotDataset
+  robopolicy.json spec.json        what LeRobot has no room for: seeds, sources, flags, settings
+  manifest.json                    written last
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 
 from robopolicy.checkpoint import is_sealed, load_tensors, read_json, save_tensors, seal, write_json
 from robopolicy.errors import BadInput
-from robopolicy.spec import SPEC_FILE, Spec
+from robopolicy.spec import Spec
 from robopolicy.types import Episode
 
 SIDECAR = "robopolicy.json"

@@ -33,6 +33,11 @@ class ChunkPolicy(nn.Module):
         stats: LeRobot's statistics: mean and std of the observations, min and max of the action.
     """
 
+    mean: Tensor
+    std: Tensor
+    low: Tensor
+    high: Tensor
+
     def __init__(self, spec: Spec, core: ChunkDiffusionPolicy, stats: dict[str, dict[str, Tensor]]):
         super().__init__()
         self.spec, self.core = spec, core

@@ -33,14 +33,15 @@ class ChunkDiffusionPolicy(PreTrainedPolicy):
         super().__init__(config)
         config.validate_features()
         self.config: ChunkDiffusionConfig = config
-        self.keys = [k for k in (OBS_STATE, OBS_ENV_STATE) if k in (config.input_features or {})]
-        cond = config.n_obs_steps * sum(config.input_features[k].shape[0] for k in self.keys)
-        self.action_dim = config.action_feature.shape[0]
+        inputs, outputs = config.input_features or {}, config.output_features or {}
+        self.keys = [k for k in (OBS_STATE, OBS_ENV_STATE) if k in inputs]
+        cond = config.n_obs_steps * sum(inputs[k].shape[0] for k in self.keys)
+        self.action_dim = outputs[ACTION].shape[0]
         self.denoiser = make_denoiser(config, self.action_dim, cond)
         self.scheduler = DDIMScheduler(
             config.num_train_timesteps,
             beta_schedule="squaredcos_cap_v2",
-            prediction_type=config.prediction_type,
+            prediction_type=config.prediction_type,  # type: ignore[arg-type]
             clip_sample=True,
             timestep_spacing="linspace",
         )

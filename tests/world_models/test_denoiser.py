@@ -1,0 +1,110 @@
+"""EDM: the preconditioning is Karras et al.'s, and its sampler samples."""
+
+import itertools
+
+import pytest
+import torch
+from tiny import normal
+
+from robopolicy.train import seeded_init
+from world_models.denoiser import Denoiser, euler_sample, karras_levels
+
+SIGMAS = torch.tensor([[0.02], [0.5], [1.0], [10.0]])
+
+
+@pytest.fixture
+def net():
+    with seeded_init(0):
+        return Denoiser(dim=3, cond_dim=2, width=16, blocks=1)
+
+
+def test_denoiser_with_zero_network_output_returns_c_skip_x(net):
+    x = normal(4, 3)
+    assert torch.allclose(net(x, SIGMAS, normal(4, 2)), x / (1 + SIGMAS**2))
+
+
+def test_denoiser_with_constant_network_output_adds_c_out(net):
+    x = normal(4, 3)
+    torch.nn.init.ones_(net.out.bias)
+    wanted = x / (1 + SIGMAS**2) + SIGMAS / (1 + SIGMAS**2).sqrt()
+    assert torch.allclose(net(x, SIGMAS, normal(4, 2)), wanted)
+
+
+def test_preconditioning_of_unit_variance_data_gives_a_unit_variance_target():
+    # F's target is (clean - c_skip x) / c_out; Karras et al. 2022 choose c_skip, c_out for this.
+    clean, noise, sigma = normal(100_000, 1), normal(100_000, 1, seed=1), 0.7
+    x = clean + sigma * noise
+    target = (clean - x / (1 + sigma**2)) / (sigma / (1 + sigma**2) ** 0.5)
+    assert target.std().item() == pytest.approx(1, abs=0.01)
+
+
+def test_loss_ignores_elements_outside_the_mask(net):
+    clean, cond, mask = normal(8, 3), normal(8, 2), torch.ones(8, 3)
+    mask[:, 2] = 0
+    spoiled = clean.clone()
+    spoiled[:, 2] = 1e6
+    # The network sees nothing of the third element while its output is zero.
+    losses = [net.loss(c, cond, mask, torch.Generator().manual_seed(3)).item() for c in (clean, spoiled)]
+    assert losses[0] == losses[1]
+
+
+def test_loss_falls_as_the_network_learns(net):
+    cond = normal(64, 2)
+    clean = torch.cat([cond, cond[:, :1]], 1)
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+    losses = []
+    for i in range(150):
+        loss = net.loss(clean, cond, torch.ones_like(clean), torch.Generator().manual_seed(i))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 9])
+def test_karras_levels_fall_from_high_to_low_to_zero(steps):
+    levels = karras_levels(steps, high=10.0, low=0.02)
+    assert len(levels) == steps + 1
+    assert levels[0] == pytest.approx(10.0)
+    assert levels[-1] == 0
+    assert all(a > b for a, b in itertools.pairwise(levels))
+    if steps > 1:
+        assert levels[-2] == pytest.approx(0.02)
+
+
+def gaussian(mean: float, std: float):
+    """The exact denoiser of data from N(mean, std^2)."""
+    return lambda x, sigma, cond: (std**2 * x + sigma**2 * mean) / (std**2 + sigma**2)
+
+
+def test_euler_sample_with_exact_denoiser_recovers_mean_and_variance():
+    noise = normal(20_000, 1)
+    x, _ = euler_sample(
+        [gaussian(0.4, 0.8)], torch.zeros(len(noise), 1), noise, karras_levels(200, high=80.0)
+    )
+    assert x.mean().item() == pytest.approx(0.4, abs=0.03)
+    assert x.std().item() == pytest.approx(0.8, abs=0.03)
+
+
+def test_euler_sample_ends_at_the_mean_when_the_data_is_a_point():
+    x, _ = euler_sample([gaussian(0.4, 0.0)], torch.zeros(5, 1), normal(5, 1), karras_levels(3))
+    assert torch.allclose(x, torch.full_like(x, 0.4))
+
+
+def test_spread_of_equal_members_is_zero():
+    member = gaussian(0.4, 0.8)
+    _, spread = euler_sample([member, member], torch.zeros(5, 1), normal(5, 1), karras_levels(3))
+    assert (spread == 0).all()
+
+
+def test_spread_of_members_that_differ_is_the_standard_deviation_of_their_means():
+    _, spread = euler_sample(
+        [gaussian(-1.0, 0.0), gaussian(1.0, 0.0)], torch.zeros(5, 1), normal(5, 1), karras_levels(3)
+    )
+    assert torch.allclose(spread, torch.full_like(spread, 2**0.5))
+
+
+def test_spread_of_a_single_member_is_zero():
+    _, spread = euler_sample([gaussian(0.4, 0.8)], torch.zeros(5, 1), normal(5, 1), karras_levels(3))
+    assert (spread == 0).all()

@@ -1,0 +1,60 @@
+"""What the world model sees: gaps between points, whatever the task."""
+
+import pytest
+import torch
+from tiny import normal, tiny_spec
+
+from world_models.features import Geometry
+
+SPEC = tiny_spec()
+
+
+@pytest.fixture
+def geometry():
+    return Geometry(SPEC)
+
+
+def parts(geometry, obs, actions):
+    """Last state, changes, gaps, actions."""
+    d, t = SPEC.state_dim, SPEC.obs_steps
+    sizes = [d, d * (t - 1), 7 * len(geometry.pairs), SPEC.chunk * SPEC.action_dim]
+    return geometry(obs, actions).split(sizes, -1)
+
+
+def test_features_have_the_size_announced(geometry):
+    features = geometry(normal(5, SPEC.obs_steps, SPEC.state_dim), normal(5, SPEC.chunk, SPEC.action_dim))
+    assert features.shape == (5, geometry.dim)
+
+
+def test_features_of_translated_points_keep_changes_and_gaps(geometry):
+    obs, actions = normal(5, SPEC.obs_steps, SPEC.state_dim), normal(5, SPEC.chunk, SPEC.action_dim)
+    moved = obs.clone()
+    for name in ("hand", "block"):
+        moved[..., SPEC.slice_of(name)] += torch.tensor([0.25, -0.5, 1.0])
+    before, after = parts(geometry, obs, actions), parts(geometry, moved, actions)
+    assert not torch.allclose(before[0], after[0])
+    for i in (1, 2, 3):
+        assert torch.allclose(before[i], after[i], atol=1e-5)
+
+
+def test_features_tell_a_gap_from_its_opposite(geometry):
+    obs, actions = torch.zeros(2, SPEC.obs_steps, SPEC.state_dim), torch.zeros(2, SPEC.chunk, SPEC.action_dim)
+    obs[0, :, 0], obs[1, :, 0] = 0.1, -0.1
+    _, _, gaps, _ = parts(geometry, obs, actions)
+    assert torch.equal(gaps[0, :3], -gaps[1, :3])
+    assert torch.equal(gaps[0, 6], gaps[1, 6])  # horizontal distance
+
+
+def test_features_without_points_are_states_and_actions():
+    spec = tiny_spec(objects=False)
+    geometry = Geometry(spec)
+    assert not geometry.pairs
+    assert geometry.dim == spec.state_dim * spec.obs_steps + spec.chunk * spec.action_dim
+
+
+@pytest.mark.parametrize(("distance", "near"), [(0.0, True), (0.059, True), (0.061, False), (0.5, False)])
+def test_contact_holds_within_six_centimetres(geometry, distance, near):
+    obs = torch.zeros(1, SPEC.obs_steps, SPEC.state_dim)
+    obs[:, -1, 1] = distance
+    assert geometry.contact(obs).tolist() == [near]
+    assert geometry.contact(obs + 0.5).tolist() == [near]

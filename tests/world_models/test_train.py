@@ -1,0 +1,242 @@
+"""Training of the world model: resumable to the bit, independent of processes, strict about its data."""
+
+import dataclasses
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from tiny import WORLD, episode, random_episodes, tiny_spec, write_dataset
+
+from robopolicy.checkpoint import tensor_hash
+from robopolicy.errors import BadInput, Interrupted
+from robopolicy.train import fit, seeded_init
+from world_models.load import load_world, world_hash
+from world_models.state import StateWorldModel
+from world_models.train import (
+    MemberLearner,
+    SuccessLearner,
+    calibrate,
+    fit_statistics,
+    one_cycle,
+    split,
+    train_world,
+    windows,
+)
+
+SPEC = tiny_spec()
+K, T, D = SPEC.chunk, SPEC.obs_steps, SPEC.state_dim
+
+
+def fresh() -> StateWorldModel:
+    with seeded_init(0):
+        model = StateWorldModel(SPEC, WORLD)
+    fit_statistics(model, windows(random_episodes(SPEC), SPEC))
+    return model
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("data") / "set", SPEC, random_episodes(SPEC))
+
+
+@pytest.fixture(scope="module")
+def world(dataset, tmp_path_factory):
+    """A folder trained by one process, and the report."""
+    out = tmp_path_factory.mktemp("world") / "world"
+    return out, train_world([dataset], out, WORLD, 3, processes=1)
+
+
+def test_windows_hold_what_the_episode_holds_at_each_step():
+    episodes = [episode(SPEC, 1, 7, True), episode(SPEC, 2, 1, False)]
+    data = windows(episodes, SPEC)
+    assert len(data) == 8
+    e = episodes[0]
+    for i in range(e.length):
+        for t in range(T):
+            assert np.array_equal(data.obs[i, t], e.states[max(0, i + t - T + 1)])
+        for k in range(K):
+            seen = i + k < e.length
+            assert data.mask[i, k] == seen
+            assert np.array_equal(data.actions[i, k], e.actions[i + k] if seen else 0 * e.actions[0])
+            assert np.array_equal(data.future[i, k], e.states[min(i + k + 1, e.length)])
+            assert data.success[i, k] == (seen and e.achieved[i + k])
+    assert data.episode.tolist() == [0] * 7 + [1]
+
+
+def test_windows_of_no_steps_are_refused():
+    with pytest.raises(BadInput, match="at least one step"):
+        windows([], SPEC)
+
+
+def test_ridge_recovers_a_linear_system():
+    episodes = random_episodes(SPEC, 40)
+    for e in episodes:
+        e.actions[:] = np.random.default_rng(e.seed).uniform(-0.05, 0.05, e.actions.shape)
+        e.states[1:, :3] = e.states[0, :3] + e.actions.cumsum(0)
+    data = windows(episodes, SPEC)
+    model = StateWorldModel(SPEC, WORLD)
+    fit_statistics(model, data)
+    cond = model.condition(data.obs, data.actions)
+    change = model.decode(torch.zeros(len(data), K * D), cond).view(-1, K, D)
+    error = (change + data.obs[:, -1:] - data.future)[..., :3].abs()
+    assert (error * data.mask[..., None]).max() < 1e-3
+
+
+def test_statistics_keep_states_inside_data_and_spec():
+    model = fresh()
+    states = np.concatenate([e.states[1:] for e in random_episodes(SPEC)])
+    assert (model.state_low.numpy() <= states.min(0)).all()
+    assert (model.state_high.numpy() >= states.max(0)).all()
+
+
+def test_split_loses_no_episode_and_depends_on_the_seed():
+    episodes = random_episodes(SPEC)
+    train, held_out = split(episodes, 0.25, 1)
+    assert len(held_out) == 3
+    assert sorted(e.seed for e in train + held_out) == sorted(e.seed for e in episodes)
+    assert [e.seed for e in held_out] == [e.seed for e in split(episodes, 0.25, 1)[1]]
+    assert [e.seed for e in held_out] != [e.seed for e in split(episodes, 0.25, 2)[1]]
+
+
+def test_one_cycle_warms_up_and_falls_to_zero():
+    rates = [one_cycle(s) for s in np.linspace(0, 1, 101)]
+    assert rates[0] == 0
+    assert max(rates) == pytest.approx(1)
+    assert rates[-1] == pytest.approx(0)
+    assert np.argmax(rates) == 5
+
+
+def test_calibrated_doubt_is_one_at_its_99th_percentile():
+    model = fresh()
+    for member in model.members:
+        torch.nn.init.normal_(member.out.weight, std=0.1)
+    data = windows(random_episodes(SPEC, 30, seed=1), SPEC)
+    report = calibrate(model.eval(), data, 0)
+    noise = torch.randn(len(data), K, D, generator=torch.Generator().manual_seed(0))
+    doubt = model.predict(data.obs, data.actions, noise).doubt
+    assert torch.quantile(doubt, 0.99).item() == pytest.approx(1, rel=1e-4)
+    assert {f"rmse.{f.name}" for f in SPEC.state} < report.keys()
+
+
+def learner_of(kind: str):
+    model, data = fresh(), windows(random_episodes(SPEC), SPEC)
+    return MemberLearner(model, 1, data, WORLD) if kind == "member" else SuccessLearner(model, data)
+
+
+@pytest.mark.parametrize("kind", ["member", "success"])
+@pytest.mark.parametrize("at", [0, 6])
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, kind, at):
+    steps, progress = WORLD.steps, tmp_path / "progress.safetensors"
+    straight, resumed = learner_of(kind), learner_of(kind)
+    fit(straight, steps, 5, kind, quiet=True)
+    ctrl_c = lambda i, _: os.kill(os.getpid(), signal.SIGINT) if i == at else None  # noqa: E731
+    with pytest.raises(Interrupted):
+        fit(learner_of(kind), steps, 5, kind, progress, {"a": 1}, on_step=ctrl_c, quiet=True)
+    fit(resumed, steps, 5, kind, progress, {"a": 1}, quiet=True)
+    assert tensor_hash(resumed.state()) == tensor_hash(straight.state())
+
+
+def test_learned_success_separates_won_from_lost_states():
+    learner = learner_of("success")
+    fit(learner, 150, 5, "success", quiet=True)
+    logit = learner.model.success_logit(learner.states)
+    assert logit[learner.won].mean() > logit[learner.lost].mean() + 1
+
+
+def test_trained_world_opens_frozen_and_leaves_nothing_behind(world):
+    out, report = world
+    model = load_world(out)
+    assert model.spec == SPEC
+    assert not any(p.requires_grad for p in model.parameters())
+    names = {"config.json", "manifest.json", "model.safetensors", "spec.json", "starts.safetensors"}
+    assert {p.name for p in out.iterdir()} == names
+    assert sum(x["episodes"] for x in report["episodes"].values()) == 10
+
+
+def test_two_processes_give_the_weights_of_one(world, dataset, tmp_path):
+    train_world([dataset], tmp_path / "world", WORLD, 3, processes=2)
+    assert world_hash(load_world(tmp_path / "world")) == world_hash(load_world(world[0]))
+
+
+def test_training_stopped_between_members_gives_the_same_weights(world, dataset, tmp_path, monkeypatch):
+    out = tmp_path / "world"
+
+    def stop(learner, steps, seed, label, *rest, **options):
+        if "2/2" in label:
+            raise Interrupted("stopped")
+        return fit(learner, steps, seed, label, *rest, **options)
+
+    monkeypatch.setattr("world_models.train.fit", stop)
+    with pytest.raises(Interrupted):
+        train_world([dataset], out, WORLD, 3, processes=1)
+    assert not (out / "manifest.json").exists()
+    monkeypatch.undo()
+    train_world([dataset], out, WORLD, 3, processes=1)
+    assert world_hash(load_world(out)) == world_hash(load_world(world[0]))
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 4}, {"config": dataclasses.replace(WORLD, lr=1e-4)}], ids=["seed", "config"]
+)
+def test_members_of_another_training_are_refused(dataset, tmp_path, monkeypatch, change):
+    out = tmp_path / "world"
+    settings = {"config": WORLD, "seed": 3}
+
+    def stop(*_, **__):
+        raise Interrupted("stopped")
+
+    monkeypatch.setattr("world_models.train.calibrate", stop)
+    with pytest.raises(Interrupted):
+        train_world([dataset], out, **settings, processes=1)
+    with pytest.raises(BadInput, match="member-0"):
+        train_world([dataset], out, **{**settings, **change}, processes=1)
+
+
+def test_data_without_success_is_refused_before_anything_is_written(tmp_path):
+    lost = [episode(SPEC, i, 6, False) for i in range(6)]
+    root = write_dataset(tmp_path / "set", SPEC, lost)
+    with pytest.raises(BadInput, match="successes and failures"):
+        train_world([root], tmp_path / "world", WORLD, 0)
+    assert not (tmp_path / "world").exists()
+
+
+def test_data_of_another_spec_is_refused_before_anything_is_written(dataset, tmp_path):
+    other = tiny_spec(objects=False)
+    root = write_dataset(tmp_path / "other", other, random_episodes(other, 4))
+    with pytest.raises(BadInput, match="objects"):
+        train_world([dataset, root], tmp_path / "world", WORLD, 0)
+    assert not (tmp_path / "world").exists()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "starts.safetensors", "config.json"])
+def test_truncated_file_is_refused_by_name(world, tmp_path, name):
+    folder = copy(world[0], tmp_path / "world")
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(data[: len(data) // 2])
+    with pytest.raises(BadInput, match=name):
+        load_world(folder)
+
+
+def test_not_a_number_in_weights_is_refused(world, tmp_path):
+    from robopolicy.checkpoint import load_tensors, save_tensors, seal
+
+    folder = copy(world[0], tmp_path / "world")
+    tensors, _ = load_tensors(folder / "model.safetensors")
+    tensors["state_mean"][0] = torch.nan
+    save_tensors(folder / "model.safetensors", tensors)
+    seal(folder, "world", SPEC, ["config.json", "model.safetensors", "starts.safetensors"])
+    with pytest.raises(BadInput, match=r"model\.safetensors:state_mean"):
+        load_world(folder)
+
+
+def test_dataset_is_no_world_model(dataset):
+    with pytest.raises(BadInput, match="a world"):
+        load_world(dataset)
+
+
+def copy(source, target):
+    import shutil
+
+    return shutil.copytree(source, target)
