@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from robopolicy.spec import Spec
 from robopolicy.types import Episode
 from sim.tasks import LIFT
 
+ROOT = Path(__file__).parents[3]
 TRAINED = "train --dataset data --preset tiny --steps 5 --out policy"
 OTHER = dataclasses.replace(LIFT, robot="ur5", horizon=32)
 
@@ -66,9 +68,9 @@ def chain(tmp_path_factory):
         ]
         for line in steps:
             assert main(line.split()) == 0, line
-        yield root
     finally:
         os.chdir(before)
+    return root
 
 
 @pytest.fixture(autouse=True)
@@ -307,7 +309,9 @@ print(time.process_time(), sorted(heavy & set(sys.modules)), file=sys.stderr)
 """
     seconds = [9.0]
     while min(seconds) >= 1.0 and len(seconds) < 8:
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        )
         used, modules = done.stderr.split(" ", 1)
         assert modules.strip() == "[]"
         for verb in VERBS:
