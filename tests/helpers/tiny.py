@@ -7,17 +7,18 @@ close. The task is achieved when the hand has risen.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from robopolicy.config import PolicyConfig, WorldConfig
-from robopolicy.data.windows import PolicyWindows
 from robopolicy.data.writer import EpisodeWriter
-from robopolicy.policies.load import ChunkPolicy
-from robopolicy.policies.train import new_policy
 from robopolicy.spec import Field, Spec
 from robopolicy.types import Episode
+
+if TYPE_CHECKING:
+    from robopolicy.policies.load import ChunkPolicy
 
 POLICY = PolicyConfig(width=32, blocks=1, channels=(16, 32), steps=12, batch_size=16, inference_steps=5)
 WORLD = WorldConfig(
@@ -83,6 +84,10 @@ def write_dataset(root: Path, spec: Spec, episodes: list[Episode]) -> Path:
 
 def tiny_policy(spec: Spec, config: PolicyConfig = POLICY, seed: int = 0) -> ChunkPolicy:
     """An untrained policy."""
+    # Only here: these pull in most of LeRobot, which the other tests can do without.
+    from robopolicy.data.windows import PolicyWindows
+    from robopolicy.policies.train import new_policy
+
     return new_policy(spec, config, PolicyWindows(random_episodes(spec), spec), seed).eval()
 
 

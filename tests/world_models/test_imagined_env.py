@@ -157,7 +157,7 @@ def test_ended_slots_do_nothing_until_reset():
     assert not (reward.any())
     assert not (terminated.any())
     assert not (truncated.any())
-    assert not (info["executed"].any())
+    assert not info["executed"].any()
     assert not (info["success"].any())
     assert not (info["achieved"].any())
     assert not (info["doubt"].any())
