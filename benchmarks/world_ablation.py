@@ -57,7 +57,9 @@ def main() -> None:
         "hardware": hardware(),
     }
     write_json(RESULTS / f"world-ablation-{demo['master_seed']}.json", result)
-    print("real", demo["base"]["real"]["rate"], {n: r["success"]["rate"] for n, r in result["imagined"].items()})
+    print(
+        "real", demo["base"]["real"]["rate"], {n: r["success"]["rate"] for n, r in result["imagined"].items()}
+    )
 
 
 def _variant(run: Path, name: str, seed: int, preset: str) -> dict[str, Any]:

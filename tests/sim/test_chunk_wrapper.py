@@ -40,7 +40,8 @@ def test_chunk_success_anywhere_no_step_after_it(goal: int) -> None:
     inner, outcomes = run(goal)
     assert inner.count == goal
     assert sum(o[4]["executed"] for o in outcomes) == goal
-    assert sum(o[2] for o in outcomes) == 1 and not any(o[3] for o in outcomes)
+    assert sum(o[2] for o in outcomes) == 1
+    assert not any(o[3] for o in outcomes)
 
 
 @pytest.mark.parametrize("goal", range(1, 11))
@@ -48,7 +49,8 @@ def test_chunk_linger_ends_exactly_later_and_still_succeeds(goal: int) -> None:
     inner, outcomes = run(goal, linger=3)
     assert inner.count == goal + 3
     assert np.concatenate([o[4]["achieved"][: o[4]["executed"]] for o in outcomes]).argmax() == goal - 1
-    assert outcomes[-1][4]["success"] and not any(o[3] for o in outcomes)
+    assert outcomes[-1][4]["success"]
+    assert not any(o[3] for o in outcomes)
 
 
 def test_chunk_time_limit_truncates_without_terminating() -> None:

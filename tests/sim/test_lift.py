@@ -85,9 +85,13 @@ def test_experts_careful_lifts_and_blind_one_fails_whatever_the_batch() -> None:
         one.close(terminate=True)
         two.close(terminate=True)
 
-    assert alone.success and alone.terminated and not alone.truncated
+    assert alone.success
+    assert alone.terminated
+    assert not alone.truncated
     # Lingering goes on for three steps and changes nothing before.
     assert np.array_equal(both[1].until_success().states, alone.states)
     assert both[1].length == alone.length + 3
-    assert not failed.success and failed.truncated and failed.reason == "horizon"
+    assert not failed.success
+    assert failed.truncated
+    assert failed.reason == "horizon"
     assert failed.length == LIFT.horizon
