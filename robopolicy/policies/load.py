@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from draccus.utils import ParsingError
 from lerobot.configs.policies import PreTrainedConfig
 from lerobot.processor import NormalizerProcessorStep, PolicyProcessorPipeline
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE, POLICY_PREPROCESSOR_DEFAULT_NAME
@@ -81,13 +82,31 @@ def load_policy(folder: Path) -> ChunkPolicy:
     spec = open_sealed(folder, "policy")
     try:
         config = PreTrainedConfig.from_pretrained(folder)
-    except (ValueError, TypeError, KeyError, json.JSONDecodeError) as e:
+    except (ParsingError, ValueError, TypeError, KeyError, json.JSONDecodeError) as e:
         raise BadInput(f"{folder}/{CONFIG}", "a policy configuration", e) from e
     if not isinstance(config, ChunkDiffusionConfig):
         raise BadInput(f"{folder}/{CONFIG}:type", "chunk_diffusion", config.type)
+    _check_fit(config, spec, f"{folder}/{CONFIG}")
     policy = ChunkPolicy(spec, ChunkDiffusionPolicy(config), _stats(folder))
     load_strict(policy.core, load_tensors(folder / MODEL)[0], str(folder / MODEL))
     return policy.eval().requires_grad_(False)
+
+
+def _check_fit(config: ChunkDiffusionConfig, spec: Spec, where: str) -> None:
+    """Refuses a configuration whose sizes are not the Spec's."""
+    features = {**(config.input_features or {}), **(config.output_features or {})}
+    sizes = {
+        OBS_STATE: spec.proprio_dim,
+        OBS_ENV_STATE: spec.state_dim - spec.proprio_dim,
+        ACTION: spec.action_dim,
+    }
+    wanted = {name: (size,) for name, size in sizes.items() if size}
+    got = {name: tuple(feature.shape) for name, feature in features.items()}
+    if got != wanted:
+        raise BadInput(f"{where}:features", f"{wanted}", got)
+    if (config.horizon, config.n_obs_steps) != (spec.chunk, spec.obs_steps):
+        got = f"{config.horizon}, {config.n_obs_steps}"
+        raise BadInput(f"{where}:horizon, n_obs_steps", f"{spec.chunk}, {spec.obs_steps}", got)
 
 
 def _stats(folder: Path) -> dict[str, dict[str, Tensor]]:
@@ -102,6 +121,9 @@ def _stats(folder: Path) -> dict[str, dict[str, Tensor]]:
     missing = [f"{k}.{n}" for k, n in wanted if f"{k}.{n}" not in state]
     if missing:
         raise BadInput(f"{folder}/{PREPROCESSOR}", "statistics of every feature", f"no {missing}")
+    spoiled = [f"{k}.{n}" for k, n in wanted if not torch.isfinite(state[f"{k}.{n}"]).all()]
+    if spoiled:
+        raise BadInput(f"{folder}/{PREPROCESSOR}", "finite statistics", f"NaN or infinity in {spoiled}")
     stats: dict[str, dict[str, Tensor]] = {}
     for key, name in wanted:
         stats.setdefault(key, {})[name] = state[f"{key}.{name}"]
