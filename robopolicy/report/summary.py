@@ -5,10 +5,7 @@ from __future__ import annotations
 from io import BytesIO
 from pathlib import Path
 
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
 
 from robopolicy.checkpoint import write_atomic
 from robopolicy.errors import BadInput
@@ -16,8 +13,10 @@ from robopolicy.report.figures import GAP_LIMIT, percent
 from robopolicy.report.gather import IMAGINED, REAL, Judged, Run, gather
 from robopolicy.report.svg import FAINT, GRID, INK, PALETTE
 
-_SHAPES = ("o", "s", "D")
 _PLACES = {REAL: "real", IMAGINED: "imagined"}
+_ROW = 56
+# Pillow draws without smoothing, so the picture is drawn larger and scaled down.
+_FINER = 4
 
 
 def summary_png(run_dir: Path, out: Path) -> Path:
@@ -36,21 +35,65 @@ def summary_png(run_dir: Path, out: Path) -> Path:
     run = gather(run_dir)
     if out.is_dir():
         raise BadInput("out", "a file", f"{out} (a folder)")
-    # A Figure of its own: pyplot would keep it in a global list and may ask for a display.
-    figure = Figure(figsize=(8.4, 3.5), dpi=110, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     pairs = _pairs(run)
+    height = max(_ROW * len(run.judged) + 80, 330 if pairs else 0)
+    sheet = _Sheet(980 if pairs else 620, height)
+    _draw_bars(sheet, run)
     if pairs:
-        bars, gap = figure.subplots(1, 2, width_ratios=(1.45, 1))
-        _draw_gap(gap, run, pairs)
-    else:
-        bars = figure.subplots()
-    _draw_bars(bars, run)
-    picture = BytesIO()
-    canvas.print_png(picture, metadata={"Software": None})
+        _draw_gap(sheet, run, pairs)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(out, picture.getvalue())
+    write_atomic(out, sheet.png())
     return out
+
+
+class _Sheet:
+    """A white picture to draw on; coordinates and sizes are pixels of the finished one."""
+
+    def __init__(self, width: int, height: int):
+        self.width, self.height = width, height
+        self._image = Image.new("RGB", (width * _FINER, height * _FINER), "white")
+        self._draw = ImageDraw.Draw(self._image)
+        self._font = ImageFont.load_default(15 * _FINER)
+
+    def line(self, x1: float, y1: float, x2: float, y2: float, colour: str, width: float = 1) -> None:
+        self._draw.line(_fine(x1, y1, x2, y2), colour, round(width * _FINER))
+
+    def area(self, corners: list[tuple[float, float]], colour: str) -> None:
+        self._draw.polygon(_fine(*(v for corner in corners for v in corner)), colour)
+
+    def box(self, x1: float, y1: float, x2: float, y2: float, colour: str, hatched: bool = False) -> None:
+        where = _fine(x1, y1, x2, y2)
+        if not hatched:
+            self._draw.rectangle(where, colour)
+            return
+        left, top, right, bottom = (round(v) for v in where)
+        size = (max(1, right - left), max(1, bottom - top))
+        # Drawn apart, so that the strokes end where the box does.
+        inside = Image.new("RGB", size, "white")
+        strokes = ImageDraw.Draw(inside)
+        for x in range(-size[1], size[0], 8 * _FINER):
+            strokes.line((x, size[1], x + size[1], 0), colour, 2 * _FINER)
+        self._image.paste(inside, (left, top))
+        self._draw.rectangle(where, outline=colour, width=round(1.5 * _FINER))
+
+    def dot(self, x: float, y: float, colour: str, index: int) -> None:
+        """A disc or a square, so that colour is not all that tells them apart."""
+        corners = _fine(x - 6, y - 6, x + 6, y + 6)
+        (self._draw.rectangle if index % 2 else self._draw.ellipse)(corners, colour)
+
+    def text(self, x: float, y: float, text: str, anchor: str, colour: str = INK) -> None:
+        """Pillow's anchors: l, m or r across; a (top), m or s (base line) along."""
+        self._draw.text((x * _FINER, y * _FINER), text, colour, self._font, anchor)
+
+    def png(self) -> bytes:
+        small = self._image.resize((self.width, self.height), Image.Resampling.LANCZOS)
+        data = BytesIO()
+        small.save(data, "PNG", optimize=True)
+        return data.getvalue()
+
+
+def _fine(*values: float) -> list[float]:
+    return [v * _FINER for v in values]
 
 
 def _pairs(run: Run) -> list[tuple[Judged, Judged]]:
@@ -66,49 +109,47 @@ def _colour(run: Run, label: str) -> str:
     return PALETTE[run.labels.index(label) % len(PALETTE)]
 
 
-def _draw_bars(axes: Axes, run: Run) -> None:
-    names = []
+def _draw_bars(sheet: _Sheet, run: Run) -> None:
+    left, right, top = 160, 480, 10
+    bottom = top + _ROW * len(run.judged)
+    for tick in (0, 0.25, 0.5, 0.75, 1):
+        x = left + tick * (right - left)
+        sheet.line(x, top, x, bottom, GRID)
+        sheet.text(x, bottom + 8, f"{tick:.0%}", "ma", FAINT)
     for row, j in enumerate(run.judged):
-        colour = _colour(run, j.label)
-        fill, hatch = ("white", "////") if j.where == IMAGINED else (colour, "")
-        axes.barh(row, j.rate, 0.55, edgecolor=colour, facecolor=fill, hatch=hatch)
-        # White below the whisker keeps it visible inside a bar of any colour.
-        for width, paint in ((4.5, "white"), (1.8, INK)):
-            axes.plot([j.low, j.high], [row, row], color=paint, linewidth=width)
-        axes.text(1.03, row, f"{percent(j.rate)} of {j.episodes}", va="center", color=INK)
-        names.append(f"{j.label}, {_PLACES[j.where]}")
-    axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1)
-    _percents(axes, axes.xaxis)
-    axes.set_xlabel("success, with 95% Wilson interval")
-    axes.tick_params(axis="y", length=0)
+        y = top + _ROW * (row + 0.5)
+        end, low, high = (left + v * (right - left) for v in (j.rate, j.low, j.high))
+        sheet.box(left, y - 15, max(end, left + 1), y + 15, _colour(run, j.label), j.where == IMAGINED)
+        # White below the whisker keeps it visible on a bar of any colour.
+        for paint, width in (("white", 5), (INK, 2)):
+            sheet.line(low, y, high, y, paint, width)
+            for x in (low, high):
+                sheet.line(x, y - 6, x, y + 6, paint, width)
+        sheet.text(left - 10, y, f"{j.label}, {_PLACES[j.where]}", "rm")
+        sheet.text(right + 18, y, f"{percent(j.rate)} of {j.episodes}", "lm")
+    sheet.line(left, top, left, bottom, FAINT)
+    sheet.text((left + right) / 2, bottom + 34, "success, with 95% Wilson interval", "ma")
 
 
-def _draw_gap(axes: Axes, run: Run, pairs: list[tuple[Judged, Judged]]) -> None:
+def _draw_gap(sheet: _Sheet, run: Run, pairs: list[tuple[Judged, Judged]]) -> None:
+    left, top, side = 700, 10, 250
+
+    def at(imagined: float, real: float) -> tuple[float, float]:
+        return left + imagined * side, top + (1 - real) * side
+
     g = GAP_LIMIT
-    axes.fill_between([0, 1], [-g, 1 - g], [g, 1 + g], color=GRID, linewidth=0)
-    axes.plot([0, 1], [0, 1], color=FAINT, linestyle="--", linewidth=1)
+    sheet.area([at(0, 0), at(g, 0), at(1, 1 - g), at(1, 1), at(1 - g, 1), at(0, g)], GRID)
+    sheet.line(*at(0, 0), *at(1, 1), FAINT)
+    sheet.line(*at(0, 0), *at(1, 0), FAINT)
+    sheet.line(*at(0, 0), *at(0, 1), FAINT)
+    for tick in (0, 0.25, 0.5, 0.75, 1):
+        sheet.text(at(tick, 0)[0], top + side + 8, f"{tick:.0%}", "ma", FAINT)
+        sheet.text(left - 8, at(0, tick)[1], f"{tick:.0%}", "rm", FAINT)
     for n, (real, imagined) in enumerate(pairs):
         colour = _colour(run, real.label)
-        axes.plot([imagined.low, imagined.high], [real.rate] * 2, color=colour)
-        axes.plot([imagined.rate] * 2, [real.low, real.high], color=colour)
-        axes.plot(
-            imagined.rate,
-            real.rate,
-            color=colour,
-            marker=_SHAPES[n % len(_SHAPES)],
-            markersize=7,
-            linestyle="",
-            label=real.label,
-        )
-    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="imagined success", ylabel="real success")
-    _percents(axes, axes.xaxis, axes.yaxis)
-    axes.legend(loc="upper left", frameon=False)
-
-
-def _percents(axes: Axes, *scales: Axis) -> None:
-    """Percentages at quarters, and no box around."""
-    for scale in scales:
-        scale.set_ticks([0, 0.25, 0.5, 0.75, 1], labels=["0%", "25%", "50%", "75%", "100%"])
-    axes.spines[["top", "right"]].set_visible(False)
+        sheet.line(*at(imagined.low, real.rate), *at(imagined.high, real.rate), colour, 2)
+        sheet.line(*at(imagined.rate, real.low), *at(imagined.rate, real.high), colour, 2)
+        sheet.dot(*at(imagined.rate, real.rate), colour, n)
+        sheet.dot(left + 16, top + 16 + 22 * n, colour, n)
+        sheet.text(left + 30, top + 16 + 22 * n, real.label, "lm")
+    sheet.text(left + side / 2, top + side + 34, "imagined (across) and real (up) success", "ma")
