@@ -15,6 +15,7 @@ from robopolicy.errors import BadInput
 from robopolicy.report import figures
 from robopolicy.report.gather import IMAGINED, REAL, Difference, Run, gather
 
+_COLUMNS = {REAL: "Real", IMAGINED: "Imagined", "gap": "Real \N{MINUS SIGN} imagined"}
 # Stage of the chain -> its name and what it does.
 _CHAIN = {
     "collect": (
@@ -67,6 +68,7 @@ def _context(run: Run) -> dict[str, Any]:
         "world": figures.loss_curve(run, "world", "World model"),
         "doubt": figures.doubt_curve(run),
     }
+    rates = _rates(run)
     strips = {name: figures.path_strip(run, name) for name in run.episodes}
     return {
         "run": run,
@@ -74,7 +76,8 @@ def _context(run: Run) -> dict[str, Any]:
         "title": f"{str(result.get('task', 'run')).capitalize()}: {' and '.join(run.labels)}",
         "version": dict(_flat(result.get("versions"))).get("robopolicy", "of unknown version"),
         "verdicts": [_verdict(run, d) for d in run.differences],
-        "rates": _rates(run),
+        "rates": rates,
+        "columns": {k: name for k, name in _COLUMNS.items() if any(r[k] is not None for r in rates)},
         "chain": _chain(result),
         "cost": _cost(result),
         "origin": _origin(result),
@@ -105,7 +108,7 @@ def _rates(run: Run) -> list[dict[str, Any]]:
     for label in run.labels:
         real, imagined = run.rate(label, REAL), run.rate(label, IMAGINED)
         gap = real.rate - imagined.rate if real and imagined else None
-        rows.append({"label": label, "real": real, "imagined": imagined, "gap": gap})
+        rows.append({"label": label, REAL: real, IMAGINED: imagined, "gap": gap})
     return rows
 
 

@@ -292,6 +292,7 @@ def test_one_evaluation_makes_a_page(tmp_path):
     write(tmp_path, "result.json", {"verb": "evaluate", "policies": rows, "differences": []})
     page = page_of(tmp_path)
     assert page.drawings == ["Success"]
+    assert "Imagined" not in page.text
     assert "success in imagination" in page.text
 
 
