@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ def dataset_info(root: Path) -> tuple[Spec, dict[str, Any]]:
 def load_episodes(roots: list[Path]) -> list[Episode]:
     """All episodes of some datasets, in order.
 
-    The arrays of a finished dataset are views of memory-mapped files made at the first reading.
+    Finished datasets are decoded at the first reading and memory-mapped from then on.
 
     Raises:
         BadInput: naming file, episode and field of what is missing, damaged or not finite.
@@ -103,16 +105,28 @@ def _decoded(root: Path, columns: dict[str, int]) -> dict[str, np.ndarray]:
     for file in files:
         digest.update(file.read_bytes())
     folder = root / _CACHE / digest.hexdigest()[:16]
-    if not (folder / "complete").is_file():
-        folder.mkdir(parents=True, exist_ok=True)
+    if not folder.is_dir():
         try:
             frames = pa.concat_tables([pq.read_table(f, columns=list(columns)) for f in files])
         except (pa.ArrowInvalid, pa.ArrowException, OSError, KeyError) as e:
             raise BadInput(f"{root}/data", "whole parquet files with our columns", e) from e
-        for name, size in columns.items():
-            np.save(folder / f"{name}.npy", _matrix(frames.column(name), size, f"{root}/data:{name}"))
-        (folder / "complete").touch()
+        arrays = {n: _matrix(frames.column(n), size, f"{root}/data:{n}") for n, size in columns.items()}
+        _publish(arrays, folder)
     return {c: np.load(folder / f"{c}.npy", mmap_mode="c", allow_pickle=False) for c in columns}
+
+
+def _publish(arrays: dict[str, np.ndarray], folder: Path) -> None:
+    """Writes `folder` whole or not at all; another process that does the same may be first."""
+    temp = folder.with_name(f".{folder.name}.{os.getpid()}")
+    temp.mkdir(parents=True, exist_ok=True)
+    for name, array in arrays.items():
+        np.save(temp / f"{name}.npy", array)
+    try:
+        temp.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        shutil.rmtree(temp)
 
 
 def _matrix(column: pa.ChunkedArray, size: int, where: str) -> np.ndarray:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -127,11 +127,24 @@ def check_episode(episode: Episode, spec: Spec, where: str) -> None:
     if episode.length == 0 or len(episode.states) != episode.length + 1:
         got = f"{len(episode.states)} states, {episode.length} actions"
         raise BadInput(where, "L >= 1 actions and L + 1 states", got)
-    spec.check_obs(episode.states, f"{where} state")
-    spec.check_action(episode.actions, f"{where} action")
+    _check_frames(spec.check_obs, episode.states, f"{where} state")
+    _check_frames(spec.check_action, episode.actions, f"{where} action")
     for name in ("noise", "doubt"):
         if not np.isfinite(getattr(episode, name)).all():
             raise BadInput(f"{where} {name}", "finite numbers", "NaN or infinity")
+
+
+def _check_frames(check: Callable[..., np.ndarray], frames: np.ndarray, where: str) -> None:
+    """Runs a Spec's check over all frames; what it refuses is named with its frame."""
+    try:
+        check(frames, where)
+    except BadInput:
+        for i, frame in enumerate(frames):
+            try:
+                check(frame, where)
+            except BadInput as e:
+                raise BadInput(f"{e.field} (frame {i})", e.wanted, e.got) from None
+        raise
 
 
 def _build(root: Path, spec: Spec, task: str, episodes: list[Episode]) -> None:
@@ -180,7 +193,7 @@ def _build(root: Path, spec: Spec, task: str, episodes: list[Episode]) -> None:
 
 def _noise_by_frame(e: Episode, k: int, a: int) -> np.ndarray:
     """(L, K*A) noise of the chunk each frame belongs to; zeros if the episode has none of that size."""
-    if e.noise.shape[1:] != (k, a):
+    if len(e.noise) == 0 or e.noise.shape[1:] != (k, a):
         return np.zeros((e.length, k * a), np.float32)
     chunk = np.searchsorted(e.chunk_starts, np.arange(e.length), "right") - 1
     return e.noise.reshape(len(e.noise), -1)[chunk].astype(np.float32)

@@ -18,7 +18,7 @@ from lerobot.utils.constants import (
 )
 from torch import Generator, Tensor, nn
 
-from robopolicy.checkpoint import PROGRESS, seal
+from robopolicy.checkpoint import PROGRESS, seal, tensor_hash
 from robopolicy.config import PolicyConfig
 from robopolicy.data.episodes import dataset_info, load_episodes
 from robopolicy.data.windows import PolicyWindows
@@ -137,7 +137,10 @@ def train_policy(datasets: list[Path], out: Path, config: PolicyConfig, seed: in
     policy = new_policy(spec, config, data, seed)
     learner = PolicyLearner(policy, data, config)
     out.mkdir(parents=True, exist_ok=True)
-    settings = {**dataclasses.asdict(config), "data": [len(episodes), len(data)]}
+    settings = {
+        **dataclasses.asdict(config),
+        "data": tensor_hash({"states": data.states, "actions": data.steps}),
+    }
     curve = fit(learner, config.steps, torch_seed(seed, "policy"), "policy", out / PROGRESS, settings)
     policy.core.load_state_dict(learner.ema.average)
     save_policy(policy, out)
