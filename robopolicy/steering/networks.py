@@ -13,7 +13,8 @@ from torch.nn import functional
 class Mlp(nn.Module):
     """`members` equal perceptrons with LayerNorm and ReLU; twin critics cost one product, not two.
 
-    The LayerNorms have no gain or bias of their own: the next layer has them.
+    LayerNorm keeps critics from extrapolating (Ball et al. 2023, arXiv 2302.02948, section 4.2); it
+    has no gain or bias of its own: the next layer has them.
 
     Args:
         sizes: inputs, hidden widths, outputs.

@@ -66,7 +66,7 @@ class Replay:
 
     def sample(self, size: int, generator: Generator) -> Tensor:
         """(size, row) rows drawn uniformly with replacement; read them with `split`."""
-        return self._rows[torch.randint(self.count, (size,), generator=generator)]
+        return self._rows.index_select(0, torch.randint(self.count, (size,), generator=generator))
 
     def split(self, rows: Tensor) -> Batch:
         """The parts of rows, as views."""

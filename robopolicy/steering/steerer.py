@@ -30,6 +30,7 @@ CONFIG, MODEL = "config.json", "model.safetensors"
 # Standard deviations beyond which a state is as far out as the actor can tell.
 _FEATURE_LIMIT = 5.0
 _LOG_STD = (-5.0, 1.0)
+_LOG_PROB_CONSTANT = 0.5 * math.log(2 * math.pi) + 2 * math.log(2)
 
 
 @dataclass(frozen=True)
@@ -123,14 +124,13 @@ class SquashedActor(nn.Module):
     def sample(self, features: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         """Latent u (B, M) in (-1, 1) and log pi(u) (B,) from standard normal `eps` (B, M).
 
-        log pi = log N(eps) - log std - log(1 - tanh^2 z) (Haarnoja et al. 2018, appendix C), the last
-        term in its numerically stable form 2 (log 2 - z - softplus(-2 z)).
+        log pi = sum_m log N(eps_m) - log std_m - log(1 - u_m^2) (Haarnoja et al. 2018, appendix C), the
+        last term in its numerically stable form 2 (log 2 - z - softplus(-2 z)), constants in front.
         """
         mean, log_std = self.moments(features)
-        z = mean + log_std.exp() * eps
-        log_prob = -0.5 * (eps.square() + math.log(2 * math.pi)) - log_std
-        log_prob = log_prob - 2 * (math.log(2) - z - functional.softplus(-2 * z))
-        return torch.tanh(z), log_prob.sum(-1)
+        z = torch.addcmul(mean, log_std.exp(), eps)
+        each = 2 * (z + functional.softplus(-2 * z)) - log_std - 0.5 * eps.square()
+        return torch.tanh(z), each.sum(-1) - self.size * _LOG_PROB_CONSTANT
 
     def expand(self, latent: Tensor) -> Tensor:
         """Latent u (B, M) -> noise (B, K, A)."""

@@ -24,7 +24,7 @@ def recorded_transitions(
     A chunk is representable if its noise lies in the bound, is constant along the chunk where the
     steerer can only repeat, and makes this very policy do what was recorded: an expert's chunk, or
     another policy's, says nothing about this noise. Clipping noise into the bound instead would
-    credit one noise with the outcome of another.
+    credit one noise with the outcome of another. What was recorded beyond the first success is left out.
 
     Args:
         episodes: recorded with this Spec.
@@ -35,7 +35,8 @@ def recorded_transitions(
     spec, own = policy.spec, config.dsrl
     low, high = torch.from_numpy(spec.action_range)
     parts: list[list[Tensor]] = []
-    fitting = [e for e in episodes if len(e.noise) and e.noise.shape[1:] == (spec.chunk, spec.action_dim)]
+    whole = [e.until_success() for e in episodes]
+    fitting = [e for e in whole if len(e.noise) and e.noise.shape[1:] == (spec.chunk, spec.action_dim)]
     for episode, actions in zip(fitting, _replayed(policy, fitting), strict=True):
         starts = [int(s) for s in episode.chunk_starts]
         ends = [*starts[1:], episode.length]

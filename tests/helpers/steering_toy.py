@@ -48,6 +48,7 @@ class ToyEnv:
 
     Args:
         num_envs: slots.
+        threshold: x * goal at which the task is achieved.
         doubt_beyond: |x| from which the "world model" doubts and cuts the episode.
         broken_at: total number of steps after which an observation is NaN.
 
@@ -55,8 +56,15 @@ class ToyEnv:
         applied: (N,) actions executed in the current episode of each slot.
     """
 
-    def __init__(self, num_envs: int, spec: Spec = SPEC, doubt_beyond: float = np.inf, broken_at: int = -1):
-        self.num_envs, self.spec = num_envs, spec
+    def __init__(
+        self,
+        num_envs: int,
+        spec: Spec = SPEC,
+        threshold: float = 0.9,
+        doubt_beyond: float = np.inf,
+        broken_at: int = -1,
+    ):
+        self.num_envs, self.spec, self.threshold = num_envs, spec, threshold
         self.doubt_beyond, self.broken_at = doubt_beyond, broken_at
         self.obs = np.zeros((num_envs, spec.obs_steps, 2), np.float32)
         self.ended = np.ones(num_envs, bool)
@@ -65,10 +73,12 @@ class ToyEnv:
 
     def reset(self, *, seed=None, options=None):
         for i in np.flatnonzero((options or {}).get("reset_mask", np.ones(self.num_envs, bool))):
-            rng = stream(seed[i], "toy-start")
-            self.obs[i] = rng.uniform(-0.1, 0.1), rng.choice([-1.0, 1.0])
+            self.obs[i] = self.start(stream(seed[i], "toy-start"))
             self.ended[i], self.applied[i] = False, 0
         return self.obs.copy(), {}
+
+    def start(self, rng: np.random.Generator) -> tuple[float, float]:
+        return rng.uniform(-0.1, 0.1), rng.choice([-1.0, 1.0])
 
     def step(self, actions):
         n, k = self.num_envs, self.spec.chunk
@@ -79,12 +89,12 @@ class ToyEnv:
             while executed[i] < k and not self.ended[i]:
                 x, goal = self.obs[i, -1]
                 x += actions[i, executed[i], 0]
-                self.obs[i] = np.stack([self.obs[i, -1], (x, goal)])
+                self.obs[i] = np.concatenate([self.obs[i, 1:], [(x, goal)]])
                 states[i, executed[i]] = x, goal
                 executed[i] += 1
                 self.applied[i] += 1
                 doubt[i] = max(0.0, abs(x) - self.doubt_beyond + 1) if np.isfinite(self.doubt_beyond) else 0
-                success[i] = terminated[i] = x * goal >= 0.9
+                success[i] = terminated[i] = x * goal >= self.threshold
                 if not success[i] and abs(x) > self.doubt_beyond:
                     truncated[i], reason[i] = True, "doubt"
                 elif not success[i] and self.applied[i] >= self.spec.horizon:
@@ -93,7 +103,14 @@ class ToyEnv:
         self.calls += 1
         if self.calls == self.broken_at:
             self.obs[0, -1, 0] = np.nan
-        info = {"states": states, "executed": executed, "success": success, "doubt": doubt, "reason": reason}
+        info = {
+            "states": states,
+            "executed": executed,
+            "achieved": states[..., 0] * states[..., 1] >= self.threshold,
+            "success": success,
+            "doubt": doubt,
+            "reason": reason,
+        }
         return self.obs.copy(), success.astype(np.float32), terminated, truncated, info
 
     def state(self):
@@ -108,11 +125,22 @@ class ToyEnv:
         pass
 
 
-class RepeatedNoise:
-    """Uniform noise in +-1.5, the same along the chunk: how replay data for "repeat" is collected."""
+class Chain(ToyEnv):
+    """States 0, 1, 2, then success at 3; `Walker` takes one step at a time. Starts anywhere (or at 0)."""
 
-    def noise(self, obs: Tensor, prior: Tensor) -> Tensor:
-        return (1.5 * torch.erf(prior[:, :1] / 2**0.5)).expand_as(prior).contiguous()
+    def __init__(self, num_envs: int, spec: Spec, threshold: float = 2.5, starts: int = 3):
+        super().__init__(num_envs, spec, threshold)
+        self.starts = starts
+
+    def start(self, rng: np.random.Generator) -> tuple[float, float]:
+        return float(rng.integers(self.starts)), 1.0
+
+
+class Walker(ToyPolicy):
+    """Steps by exactly 1 whatever its noise."""
+
+    def sample(self, obs: Tensor, carry, noise: Tensor):
+        return torch.ones_like(noise), carry
 
 
 def recorded(count: int, steerer=None, policy: ToyPolicy | None = None) -> list[Episode]:

@@ -1,0 +1,131 @@
+import dataclasses
+
+import pytest
+import torch
+from steering_toy import SPEC, ToyEnv, ToyPolicy, recorded
+
+from robopolicy.checkpoint import tensor_hash
+from robopolicy.config import STEER_PRESETS, DsrlConfig, PpoConfig, SteerConfig
+from robopolicy.errors import BadInput, RoboPolicyError
+from robopolicy.rollout import rollout
+from robopolicy.stats import wilson
+from robopolicy.steering.load import load_steerer
+from robopolicy.steering.noise import UniformNoise
+from robopolicy.steering.steer import BestKeeper, imagined_success, steer
+from robopolicy.steering.steerer import policy_hash
+
+LEARNS = SteerConfig(
+    hidden=32,
+    eval_every=20,
+    dsrl=DsrlConfig(steps=60, envs=16, updates=8, batch=64, learning_starts=64, tau=0.02, lr=3e-3),
+    ppo=PpoConfig(steps=20, envs=128, batch=128),
+)
+TINY = STEER_PRESETS["tiny"]
+
+
+def run(out, method="dsrl", config=TINY, policy=None, **kwargs):
+    policy = policy or ToyPolicy()
+    episodes = recorded(20) + recorded(40, UniformNoise(1.5, repeat=True))
+    arguments = {"validate": imagined_success(ToyEnv(32), policy, 128, 0), **kwargs}
+    config = dataclasses.replace(config, method=method)
+    return steer(policy, ToyEnv, episodes, out, config, 0, **arguments)
+
+
+@pytest.mark.parametrize("method", ["dsrl", "ppo"])
+def test_steer_toy_task_learned_and_policy_unchanged(method, tmp_path):
+    policy = ToyPolicy()
+    before = tensor_hash(policy.state_dict())
+    result = run(tmp_path / "s", method, LEARNS, policy, world_hash=lambda: "w")
+    assert result["prior"]["rate"] < 0.4
+    assert result["best"]["rate"] > 0.9
+    assert tensor_hash(policy.state_dict()) == before
+    assert result["hashes"]["policy"] == {"before": before, "after": before}
+    assert result["hashes"]["world"] == {"before": "w", "after": "w"}
+    fresh = rollout(ToyEnv(32), policy, load_steerer(tmp_path / "s", policy), range(900, 964))
+    assert sum(e.success for e in fresh) > 0.9 * 64
+
+
+@pytest.mark.parametrize("method", ["dsrl", "ppo"])
+def test_steerer_loaded_equals_the_saved_one(method, tmp_path):
+    run(tmp_path / "a", method)
+    run(tmp_path / "b", method)
+    a, b = (load_steerer(tmp_path / x, ToyPolicy()) for x in "ab")
+    assert tensor_hash(a.state_dict()) == tensor_hash(b.state_dict())
+    x = torch.randn(5, 2, 2, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(a.noise(x, x), b.noise(x, x))
+
+
+def test_steerer_of_another_policy_refused(tmp_path):
+    run(tmp_path / "s")
+    with pytest.raises(BadInput, match="steerer policy"):
+        load_steerer(tmp_path / "s", ToyPolicy(gain=0.3))
+
+
+def test_steerer_of_another_spec_refused(tmp_path):
+    run(tmp_path / "s")
+    with pytest.raises(BadInput, match="fps"):
+        load_steerer(tmp_path / "s", ToyPolicy(dataclasses.replace(SPEC, fps=20)))
+
+
+def test_steerer_damaged_refused(tmp_path):
+    run(tmp_path / "s")
+    model = tmp_path / "s" / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:-1])
+    with pytest.raises(BadInput, match=r"model\.safetensors"):
+        load_steerer(tmp_path / "s", ToyPolicy())
+
+
+@pytest.mark.parametrize("what", ["policy", "world"])
+def test_steer_frozen_part_changed_refused_and_not_saved(what, tmp_path):
+    policy, world = ToyPolicy(), ["w"]
+
+    def meddle(steerer):
+        policy.gain.data += what == "policy"
+        world[0] += "!" if what == "world" else ""
+        return wilson(1, 2)
+
+    with pytest.raises(RoboPolicyError, match=what):
+        run(tmp_path / "s", policy=policy, validate=meddle, world_hash=lambda: world[0])
+    assert not (tmp_path / "s" / "manifest.json").exists()
+
+
+def test_steer_folder_in_use_refused(tmp_path):
+    run(tmp_path / "s")
+    with pytest.raises(BadInput, match="out"):
+        run(tmp_path / "s")
+
+
+def test_steer_without_episodes_refused_and_nothing_written(tmp_path):
+    with pytest.raises(BadInput, match="episodes"):
+        steer(ToyPolicy(), ToyEnv, [], tmp_path / "s", TINY, 0, lambda s: wilson(1, 2))
+    assert not (tmp_path / "s").exists()
+
+
+def test_policy_hash_of_what_has_no_weights_refused():
+    class Lambda:
+        spec = SPEC
+
+    with pytest.raises(BadInput, match="policy"):
+        policy_hash(Lambda())  # type: ignore[arg-type]
+
+
+def test_best_keeper_keeps_the_highest_lower_end_and_the_earlier_of_equals():
+    class Counting:
+        """A learner whose only weight is how often it was stepped."""
+
+        prefilled = 0
+
+        def __init__(self):
+            self.steerer = torch.nn.Linear(1, 1, bias=False)
+
+        def step(self, index, generator):
+            self.steerer.weight.data.fill_(index + 1.0)
+            return {"loss": 0.0}
+
+    # 3/3 has the higher rate, 95/100 the higher lower end.
+    rates = iter([wilson(3, 3), wilson(95, 100), wilson(95, 100), wilson(10, 100)])
+    keeper = BestKeeper(Counting(), lambda s: next(rates), every=2, steps=7)  # type: ignore[arg-type]
+    for i in range(7):
+        keeper.step(i, torch.Generator())
+    assert [at for at, _ in keeper.curve] == [2, 4, 6, 7]
+    assert keeper.best["weight"].item() == 4
