@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from robopolicy.checkpoint import PROGRESS, folder_hash, is_sealed
+from robopolicy.checkpoint import PROGRESS, folder_hash, is_sealed, tensor_hash
 from robopolicy.config import SteerConfig
 from robopolicy.errors import BadInput, RoboPolicyError
 from robopolicy.protocols import ChunkEnv, Policy, Steerer
@@ -121,7 +122,8 @@ def steer(
         world before and after, "steerer" hash.
 
     Raises:
-        BadInput: if `out` already holds a steerer or there are no episodes.
+        BadInput: if `out` already holds a steerer, or one begun with other episodes, settings, policy or
+            world; if there are no episodes.
         RoboPolicyError: if training changed the policy or the world model.
     """
     if is_sealed(out):
@@ -142,7 +144,7 @@ def steer(
         prior = validate(PriorSteerer())
         keeper = BestKeeper(learner, validate, config.eval_every, own.steps)
         out.mkdir(parents=True, exist_ok=True)
-        settings = {**dataclasses.asdict(config), **before}
+        settings = {**dataclasses.asdict(config), **before, "data": _data_hash(episodes)}
         rows = fit(keeper, own.steps, seed, f"steer ({config.method})", out / PROGRESS, settings)
     finally:
         env.close()
@@ -165,3 +167,9 @@ def steer(
         "hashes": {name: {"before": before[name], "after": after[name]} for name in before},
         "steerer": folder_hash(out),
     }
+
+
+def _data_hash(episodes: Sequence[Episode]) -> str:
+    names = ("states", "actions", "noise", "achieved")
+    flat = {n: np.concatenate([getattr(e, n).ravel() for e in episodes]) for n in names}
+    return tensor_hash({n: torch.from_numpy(x) for n, x in flat.items()})

@@ -1,4 +1,6 @@
 import dataclasses
+import os
+import signal
 
 import pytest
 import torch
@@ -6,7 +8,7 @@ from steering_toy import SPEC, ToyEnv, ToyPolicy, recorded
 
 from robopolicy.checkpoint import tensor_hash
 from robopolicy.config import STEER_PRESETS, DsrlConfig, PpoConfig, SteerConfig
-from robopolicy.errors import BadInput, RoboPolicyError
+from robopolicy.errors import BadInput, Interrupted, RoboPolicyError
 from robopolicy.rollout import rollout
 from robopolicy.stats import wilson
 from robopolicy.steering.load import load_steerer
@@ -93,6 +95,37 @@ def test_steer_folder_in_use_refused(tmp_path):
     run(tmp_path / "s")
     with pytest.raises(BadInput, match="out"):
         run(tmp_path / "s")
+
+
+def interrupting(policy, at):
+    """A `validate` in the course of which the user presses Ctrl-C."""
+    calls, judge = iter(range(99)), imagined_success(ToyEnv(4), policy, 8, 0)
+
+    def validate(steerer):
+        if next(calls) == at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return judge(steerer)
+
+    return validate
+
+
+@pytest.mark.parametrize("method", ["dsrl", "ppo"])
+def test_steer_interrupted_and_run_again_gives_the_same_steerer(method, tmp_path):
+    policy = ToyPolicy()
+    whole = run(tmp_path / "whole", method, policy=policy, validate=interrupting(policy, -1))
+    with pytest.raises(Interrupted):
+        run(tmp_path / "part", method, policy=policy, validate=interrupting(policy, 1))
+    again = run(tmp_path / "part", method, policy=policy, validate=interrupting(policy, -1))
+    assert len(again["rows"]) < len(whole["rows"])
+    assert {k: v for k, v in again.items() if k != "rows"} == {k: v for k, v in whole.items() if k != "rows"}
+
+
+def test_steer_resumed_with_other_episodes_refused(tmp_path):
+    policy = ToyPolicy()
+    with pytest.raises(Interrupted):
+        run(tmp_path / "s", policy=policy, validate=interrupting(policy, 1))
+    with pytest.raises(BadInput, match="progress"):
+        steer(policy, ToyEnv, recorded(3), tmp_path / "s", TINY, 0, interrupting(policy, -1))
 
 
 def test_steer_without_episodes_refused_and_nothing_written(tmp_path):
