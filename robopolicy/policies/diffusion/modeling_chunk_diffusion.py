@@ -43,7 +43,8 @@ class ChunkDiffusionPolicy(PreTrainedPolicy):
             beta_schedule="squaredcos_cap_v2",
             prediction_type=config.prediction_type,  # type: ignore[arg-type]
             clip_sample=True,
-            timestep_spacing="linspace",
+            # DDIM steps back by train//inference levels: only "trailing" visits the levels it then assumes.
+            timestep_spacing="trailing",
         )
         self.scheduler.set_timesteps(config.num_inference_steps)
         self.reset()
