@@ -1,4 +1,4 @@
-"""What two choices in the world model are worth, on the data of a finished demo.
+"""What three choices in the world model are worth, on the data of a finished demo.
 
     python -m benchmarks.world_ablation --run runs/demo
 
@@ -8,11 +8,13 @@ success; the demo's real evaluation says what is true.
     full              as shipped
     ends at success   recorded episodes are cut at their first success
     plain objects     objects are modelled as the robot is: linear mean and plain scale instead of sinh
+    success from all  the success head may use every number of the state
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import multiprocessing
 from pathlib import Path
 from typing import Any
@@ -31,10 +33,10 @@ from robopolicy.train import fit, seeded_init
 from world_models.imagined_env import ImaginedEnv
 from world_models.load import freeze
 from world_models.state import StateWorldModel
-from world_models.train import MemberLearner, SuccessLearner, calibrate, fit_statistics, split, windows
+from world_models.train import MemberLearner, calibrate, fit_statistics, split, success_learner, windows
 
 RESULTS = Path(__file__).parent / "results"
-VARIANTS = ("full", "ends at success", "plain objects")
+VARIANTS = ("full", "ends at success", "plain objects", "success from all")
 _EPISODES = 512
 
 
@@ -65,6 +67,8 @@ def main() -> None:
 def _variant(run: Path, name: str, seed: int, preset: str) -> dict[str, Any]:
     torch.set_num_threads(1)
     config: WorldConfig = WORLD_PRESETS[preset]
+    if name == "success from all":
+        config = dataclasses.replace(config, success_sparsity=0.0)
     folders = ("demos", "rollouts-prior", "rollouts-uniform", "rollouts-repeat", "random")
     episodes = load_episodes([run / f for f in folders])
     if name == "ends at success":
@@ -81,7 +85,7 @@ def _variant(run: Path, name: str, seed: int, preset: str) -> dict[str, Any]:
         learner = MemberLearner(model, i, data, config)
         fit(learner, config.steps, torch_seed(seed, "member", i), f"{name} {i + 1}", quiet=True)
         model.members[i].load_state_dict(learner.average)
-    fit(SuccessLearner(model, data), config.success_steps, torch_seed(seed, "success"), name, quiet=True)
+    fit(success_learner(model, data), config.success_steps, torch_seed(seed, "success"), name, quiet=True)
     errors = calibrate(freeze(model), windows(held_out, policy.spec), seed)
     starts = np.stack([np.repeat(e.states[:1], policy.spec.obs_steps, 0) for e in train])
     seeds = [episode_seed(seed, "imagined", i) for i in range(_EPISODES)]

@@ -57,6 +57,7 @@ class WorldConfig:
         lr: peak learning rate.
         sample_steps: Euler steps of the sampler.
         success_steps: updates of the success head.
+        success_sparsity: how hard it is for a number of the state to be used by the success head.
         history_noise: noise on the conditioning history, as a share of each feature's change per step.
         contact_share: share of each batch drawn from windows that begin near contact.
         held_out: share of episodes kept for calibration.
@@ -70,6 +71,7 @@ class WorldConfig:
     lr: float = 1e-3
     sample_steps: int = 4
     success_steps: int = 1500
+    success_sparsity: float = 1.0
     history_noise: float = 0.0
     contact_share: float = 0.5
     held_out: float = 0.1

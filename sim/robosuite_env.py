@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from typing import Any
 
 import gymnasium
@@ -124,11 +125,13 @@ class LiftEnv(gymnasium.Env):
 
 
 def _import_robosuite() -> Any:
-    """robosuite without the warnings it logs about optional parts that nobody asked for."""
+    """robosuite without its warnings about optional parts that nobody asked for."""
     logging.disable(logging.WARNING)
     try:
-        import robosuite
-        from robosuite.utils.log_utils import ROBOSUITE_DEFAULT_LOGGER
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)  # its docstrings
+            import robosuite
+            from robosuite.utils.log_utils import ROBOSUITE_DEFAULT_LOGGER
     finally:
         logging.disable(logging.NOTSET)
     ROBOSUITE_DEFAULT_LOGGER.setLevel(logging.ERROR)

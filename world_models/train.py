@@ -24,6 +24,7 @@ from robopolicy.train import fit, load_optimizer_state, optimizer_state, seeded_
 from robopolicy.types import Episode
 from world_models.denoiser import Denoiser
 from world_models.state import StateWorldModel
+from world_models.success import SuccessLearner, inputs_used
 
 _RIDGE = 1e-3
 _RESOLUTION = 0.02  # of an object's typical motion: below it the sinh scale is linear
@@ -169,39 +170,6 @@ class MemberLearner:
         load_optimizer_state(self.optimizer, "optimizer", tensors)
 
 
-class SuccessLearner:
-    """Trains the success head on single states; a `robopolicy.train.Learner`."""
-
-    def __init__(self, model: StateWorldModel, data: Windows):
-        self.model = model
-        seen = data.mask > 0
-        self.states, self.labels = data.future[seen], data.success[seen]
-        self.won = torch.nonzero(self.labels > 0)[:, 0]
-        self.lost = torch.nonzero(self.labels == 0)[:, 0]
-        if not len(self.won) or not len(self.lost):
-            raise BadInput("world data", "successes and failures", f"{len(self.won)} successful states")
-        self.optimizer = torch.optim.AdamW(model.success_head.parameters(), lr=2e-3, fused=True)
-
-    def step(self, index: int, generator: torch.Generator) -> dict[str, float]:
-        half = [rows[torch.randint(len(rows), (128,), generator=generator)] for rows in (self.won, self.lost)]
-        rows = torch.cat(half)
-        logit = self.model.success_logit(self.states[rows])
-        loss = nn.functional.binary_cross_entropy_with_logits(logit, self.labels[rows])
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return {"loss": float(loss.detach())}
-
-    def state(self) -> dict[str, Tensor]:
-        head = {f"head.{k}": v for k, v in self.model.success_head.state_dict().items()}
-        return {**head, **optimizer_state(self.optimizer, "optimizer")}
-
-    def load_state(self, tensors: dict[str, Tensor]) -> None:
-        head = {k[5:]: v for k, v in tensors.items() if k.startswith("head.")}
-        self.model.success_head.load_state_dict(head)
-        load_optimizer_state(self.optimizer, "optimizer", tensors)
-
-
 def train_world(
     datasets: list[Path], out: Path, config: WorldConfig, seed: int, processes: int = 2
 ) -> dict[str, Any]:
@@ -225,7 +193,7 @@ def train_world(
     data = windows(train, spec)
     model = _fresh(spec, config, seed)
     fit_statistics(model, data)
-    learner = SuccessLearner(model, data)  # refuses one-sided data before anything is written
+    learner = success_learner(model, data)  # refuses one-sided data before anything is written
     out.mkdir(parents=True, exist_ok=True)
 
     groups = [list(range(p, config.members, processes)) for p in range(min(processes, config.members))]
@@ -260,6 +228,7 @@ def train_world(
             for source, n in Counter(e.source for e in train).items()
         },
         "windows": len(data),
+        "success_from": inputs_used(model),
     }
     save_tensors(out / "model.safetensors", model.state_dict())
     starts = torch.from_numpy(np.stack([np.repeat(e.states[:1], spec.obs_steps, 0) for e in train]))
@@ -269,6 +238,11 @@ def train_world(
     for i in range(config.members):
         (out / f"member-{i}.safetensors").unlink()
     return {**report, "curves": {"members": curves, "success": curve}}
+
+
+def success_learner(model: StateWorldModel, data: Windows) -> SuccessLearner:
+    """What trains the success head of `model` on `data`."""
+    return SuccessLearner(model, data.future, data.mask, data.success, model.config.success_sparsity)
 
 
 def _load(datasets: list[Path], config: WorldConfig, seed: int) -> tuple[Spec, list[Episode], list[Episode]]:

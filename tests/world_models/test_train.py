@@ -16,11 +16,11 @@ from world_models.load import load_world, world_hash
 from world_models.state import StateWorldModel
 from world_models.train import (
     MemberLearner,
-    SuccessLearner,
     calibrate,
     fit_statistics,
     one_cycle,
     split,
+    success_learner,
     train_world,
     windows,
 )
@@ -122,7 +122,7 @@ def test_calibrated_doubt_is_one_at_its_99th_percentile():
 
 def learner_of(kind: str):
     model, data = fresh(), windows(random_episodes(SPEC), SPEC)
-    return MemberLearner(model, 1, data, WORLD) if kind == "member" else SuccessLearner(model, data)
+    return MemberLearner(model, 1, data, WORLD) if kind == "member" else success_learner(model, data)
 
 
 @pytest.mark.parametrize("kind", ["member", "success"])
@@ -136,13 +136,6 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, kind, at):
         fit(learner_of(kind), steps, 5, kind, progress, {"a": 1}, on_step=ctrl_c, quiet=True)
     fit(resumed, steps, 5, kind, progress, {"a": 1}, quiet=True)
     assert tensor_hash(resumed.state()) == tensor_hash(straight.state())
-
-
-def test_learned_success_separates_won_from_lost_states():
-    learner = learner_of("success")
-    fit(learner, 150, 5, "success", quiet=True)
-    logit = learner.model.success_logit(learner.states)
-    assert logit[learner.won].mean() > logit[learner.lost].mean() + 1
 
 
 def test_trained_world_opens_frozen_and_leaves_nothing_behind(world):
