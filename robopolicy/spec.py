@@ -167,10 +167,15 @@ class Spec:
     def from_dict(cls, data: Mapping[str, Any]) -> Spec:
         """Rebuilds a Spec from `to_dict`; unknown or missing keys are refused."""
         wanted = {f.name for f in dataclasses.fields(cls)}
-        if set(data) != wanted:
-            raise BadInput("spec", f"the keys {sorted(wanted)}", sorted(data))
-        groups = {g: tuple(_field(x) for x in data[g]) for g in ("proprio", "objects", "action")}
-        return cls(**{**data, **groups})
+        if not isinstance(data, Mapping) or set(data) != wanted:
+            raise BadInput(
+                "spec", f"the keys {sorted(wanted)}", list(data) if isinstance(data, Mapping) else data
+            )
+        try:
+            groups = {g: tuple(_field(x) for x in data[g]) for g in ("proprio", "objects", "action")}
+            return cls(**{**data, **groups})
+        except (TypeError, ValueError, AttributeError) as e:
+            raise BadInput("spec", "fields of the right types", e) from e
 
     def save(self, folder: Path) -> None:
         (folder / SPEC_FILE).write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False))
@@ -182,7 +187,7 @@ class Spec:
             raise BadInput(str(path), "a Spec saved by robopolicy", "no such file")
         try:
             return cls.from_dict(json.loads(path.read_text()))
-        except (json.JSONDecodeError, TypeError) as e:
+        except (json.JSONDecodeError, BadInput) as e:
             raise BadInput(str(path), "a valid Spec", e) from e
 
     @cached_property

@@ -161,3 +161,10 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, prefix: str, tensors:
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def warm_cosine(share: float, warm: float = 0.05) -> float:
+    """Learning-rate factor at a share of training: linear warm-up, then cosine to zero."""
+    if share < warm:
+        return share / warm
+    return 0.5 * (1 + math.cos(math.pi * (share - warm) / (1 - warm)))

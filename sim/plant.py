@@ -9,7 +9,7 @@
 
 Each published state has a serial number and a command names the serial it answers: a command for an older
 state is refused, so none is applied twice or too late. In real time the arm steps at the Spec's rate and
-holds (zero displacement, grip unchanged) whenever no command for the present state has come. In lockstep it
+holds (joints braked, grip unchanged) whenever no command for the present state has come. In lockstep it
 steps as soon as it is commanded; simulated time waits for the command, but no longer than the timeout.
 After a reset the brakes are on: the arm stands still, its state published with new serials, until the first
 command.
@@ -23,8 +23,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
-import gymnasium
 import numpy as np
 
 from robopolicy.errors import BadInput
@@ -58,22 +58,31 @@ class Timing:
                 raise BadInput(f"plant {name}", "seconds between 0 and 60", getattr(self, name))
 
 
+class Arm(Protocol):
+    """A step-level environment (action (A,) to state (D,)) that can also brake."""
+
+    def reset(self, *, seed: int) -> tuple[np.ndarray, dict[str, Any]]: ...
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]: ...
+
+    def hold(self) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """One control step of standing still, grip unchanged."""
+        ...
+
+
 class Plant:
     """An arm that obeys fresh commands and holds otherwise. Thread-safe; driven by `advance`.
 
     Args:
-        env: step-level environment (action (A,) to observation (D,)).
+        env: the arm.
         spec: what its numbers mean.
         timing: how its time runs.
         clock: monotonic seconds.
     """
 
-    def __init__(
-        self, env: gymnasium.Env, spec: Spec, timing: Timing, clock: Callable[[], float] = time.monotonic
-    ):
+    def __init__(self, env: Arm, spec: Spec, timing: Timing, clock: Callable[[], float] = time.monotonic):
         self._env, self.spec, self._timing, self._clock = env, spec, timing, clock
         self._changed = threading.Condition()
-        self._hold = np.zeros(spec.action_dim, np.float32)
         self._serial = 0
         with self._changed:
             self._restart(0)
@@ -160,8 +169,9 @@ class Plant:
             return max(self._due - now, 0.0)
 
     def _apply(self, now: float) -> None:
-        held = self._command is None
-        self._state, _, _, _, info = self._env.step(self._hold if held else self._command)
+        command = self._command
+        held = command is None
+        self._state, _, _, _, info = self._env.hold() if command is None else self._env.step(command)
         self._braked = False
         self._step += 1
         self._held += held
@@ -218,7 +228,9 @@ def main(args: list[str] | None = None) -> int:
         env.reset(seed=0)
         for _ in range(_WARM_UP_STEPS):  # compiles robosuite's numba code
             env.step(np.zeros(task.spec.action_dim, np.float32))
-        plant = Plant(env, task.spec, timing)
+        if not hasattr(env, "hold"):
+            raise BadInput("task", "one whose arm can brake", options.task)
+        plant = Plant(cast("Arm", env), task.spec, timing)
         with Server(options.address, plant.connect):
             print("ready", flush=True)
             plant.run(stop)

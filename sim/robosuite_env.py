@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 import gymnasium
+import mujoco
 import numpy as np
 
 from robopolicy.seeding import stream
@@ -16,6 +17,7 @@ from robopolicy.spec import Spec
 _PLACE = 0.10
 _YAW = 0.3
 _TABLE_Z = 0.8
+_BRAKE = 1600.0  # stiffness of the brake per inertia, 1/s^2: a time constant of 25 ms
 
 
 class LiftEnv(gymnasium.Env):
@@ -64,6 +66,7 @@ class LiftEnv(gymnasium.Env):
         self._camera = camera
         self._renderer: Any = None
         self._steps = 0
+        self._braked_at: np.ndarray | None = None  # joint angles, while holding
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -83,13 +86,41 @@ class LiftEnv(gymnasium.Env):
         env.sim.forward()
         robot.composite_controller.update_state()
         robot.composite_controller.reset()
-        self._steps = 0
+        self._steps, self._braked_at = 0, None
         return self._state(), {"is_success": False}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Applies one action (A,); reward is 1 on success, which ends the episode."""
         dx, dy, dz, grip = self.spec.check_action(action) * self._scale
         self._env.step(np.array([dx, dy, dz, 0, 0, 0, grip]))
+        self._braked_at = None
+        return self._outcome()
+
+    def hold(self) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """One control step with the joints braked where they are and the grip unchanged.
+
+        An action of zero is no brake: the controller holds the hand, not the elbow, and after a fast
+        motion the hand creeps on for a second. Joints are held as a real arm's servos do, by
+        tau = M (k (q0 - q) - 2 sqrt(k) q') + bias, critically damped.
+        """
+        model, data = self._env.sim.model._model, self._env.sim.data._data
+        robot = self._env.robots[0]
+        dofs, motors = robot._ref_arm_joint_indexes, robot._ref_arm_joint_actuator_indexes
+        if self._braked_at is None:
+            self._braked_at = data.qpos[dofs].copy()
+        limits = model.actuator_ctrlrange[motors].T
+        mass = np.zeros((model.nv, model.nv))
+        for _ in range(round(self._env.control_timestep / self._env.model_timestep)):
+            mujoco.mj_step1(model, data)  # type: ignore[attr-defined]
+            mujoco.mj_fullM(model, mass, data.qM)  # type: ignore[attr-defined]
+            gap, speed = self._braked_at - data.qpos[dofs], data.qvel[dofs]
+            wanted = _BRAKE * gap - 2 * _BRAKE**0.5 * speed
+            torque = mass[np.ix_(dofs, dofs)] @ wanted + data.qfrc_bias[dofs]
+            data.ctrl[motors] = np.clip(torque, *limits)
+            mujoco.mj_step2(model, data)  # type: ignore[attr-defined]
+        return self._outcome()
+
+    def _outcome(self) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self._steps += 1
         success = bool(self._env._check_success())
         truncated = not success and self._steps >= self.spec.horizon

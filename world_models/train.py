@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import multiprocessing
 from collections import Counter
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from robopolicy.data.episodes import dataset_info, load_episodes
 from robopolicy.errors import BadInput, Interrupted, RoboPolicyError
 from robopolicy.seeding import stream, torch_seed
 from robopolicy.spec import Spec
-from robopolicy.train import fit, load_optimizer_state, optimizer_state, seeded_init
+from robopolicy.train import fit, load_optimizer_state, optimizer_state, seeded_init, warm_cosine
 from robopolicy.types import Episode
 from world_models.denoiser import Denoiser
 from world_models.state import StateWorldModel
@@ -148,7 +147,7 @@ class MemberLearner:
             obs = obs + self.noise * torch.randn(obs.shape, generator=generator)
         cond = self.model.condition(obs, self.data.actions[rows])
         for group in self.optimizer.param_groups:
-            group["lr"] = c.lr * one_cycle(index / c.steps)
+            group["lr"] = c.lr * warm_cosine(index / c.steps)
         loss = self.net.loss(target, cond, self.mask[rows], generator)
         self.optimizer.zero_grad()
         loss.backward()
@@ -294,13 +293,6 @@ def _train_members(
             raise
         save_tensors(finished, learner.average, {"curve": curve, "made_with": made_with})
         progress.unlink(missing_ok=True)
-
-
-def one_cycle(share: float, warm: float = 0.05) -> float:
-    """Learning-rate factor at a share of training: linear warm-up, then cosine to zero."""
-    if share < warm:
-        return share / warm
-    return 0.5 * (1 + math.cos(math.pi * (share - warm) / (1 - warm)))
 
 
 def split(episodes: list[Episode], share: float, seed: int) -> tuple[list[Episode], list[Episode]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from robopolicy.cli.collect import Collect, collect
-from robopolicy.cli.common import Result, choose, plain, rate, say
+from robopolicy.cli.common import Result, choose, plain, say
 from robopolicy.cli.demo import Demo
 from robopolicy.cli.film import film
 from robopolicy.cli.judge import Evaluate, Imagine, evaluate, imagine
@@ -55,6 +55,8 @@ RECIPES = {
 
 def run(args: Demo) -> int:
     """Runs every stage that has not finished yet and prints one table."""
+    from robopolicy.results import Stopwatch
+
     recipe = choose("preset", RECIPES, args.preset)
     out = args.out
     demos, world, policy, steerer = (out / n for n in ("demos", "world", "policy", "steerer"))
@@ -86,18 +88,36 @@ def run(args: Demo) -> int:
     real = evaluate(Evaluate(out=out / "real", task=args.task, episodes=recipe.episodes, **judged))
     stages["evaluate"] = [imagined, real]
 
-    result = _result(args, recipe, stages, imagined, real)
+    _require_results(stages)
+    watch = Stopwatch()
+    with watch.stage("film"):
+        if not (out / "episodes.json").is_file():
+            film(out, args.task, policy, steerer, world, args.seed)
+
+    result = _result(args, recipe, stages, imagined, real, watch.seconds)
     result["real_steps_between_world_and_evaluation"] = real_steps
     result["hashes"] = {k: {"before": frozen[k], "after": after[k]} for k in frozen}
-    if not (out / "episodes.json").is_file():
-        film(out, args.task, policy, steerer, world, args.seed)
     _write(args, result, stages)
     _table(result)
     return 0
 
 
+def _require_results(stages: dict[str, list[Result]]) -> None:
+    """Refuses a stage that left its artefact but, killed in the moment between, no result of it."""
+    for results in stages.values():
+        for r in results:
+            if "wall_clock_s" not in r:
+                folder = r["config"]["args"]["out"]
+                raise RoboPolicyError(f"{folder} is whole but has no result.json: delete it, run again")
+
+
 def _result(
-    args: Demo, recipe: Recipe, stages: dict[str, list[Result]], imagined: Result, real: Result
+    args: Demo,
+    recipe: Recipe,
+    stages: dict[str, list[Result]],
+    imagined: Result,
+    real: Result,
+    film_s: dict[str, float],
 ) -> Result:
     """The fields that every demo reports, from the results of its stages."""
     rows = {"real": real["policies"], "imagined": imagined["policies"]}
@@ -107,7 +127,7 @@ def _result(
         for i, name in enumerate(("base", "steered"))
     }
     seconds = {name: round(sum(r["wall_clock_s"] for r in rs), 1) for name, rs in stages.items()}
-    seconds = {"setup": _setup_seconds(), **seconds}
+    seconds = {"setup": _setup_seconds(), **seconds, **film_s}
     speed = {
         f"{where}_steps_per_s": round(sum(r["steps"] for r in rs) / sum(r["seconds"] for r in rs), 1)
         for where, rs in rows.items()
@@ -169,21 +189,28 @@ def _setup_seconds() -> float:
 
 
 def _table(result: Result) -> None:
-    table = Table(title=f"demo: {result['task']}, seed {result['master_seed']}")
-    for heading in ("", "real simulator [95%]", "imagined [95%]", "real - imagined"):
-        table.add_column(heading, justify="right" if heading else "left")
-    for name in ("base", "steered"):
-        row = result[name]
-        table.add_row(name, rate(row["real"]), rate(row["imagined"]), f"{result['gap'][name]:+.1%}")
     d, seconds, speed = result["paired_difference"], result["wall_clock_s"], result["speed"]
-    lines = {
-        "steered - base": f"{d['mean']:+.1%} [{d['low']:+.1%}, {d['high']:+.1%}]",
-        "real steps while steering": str(result["real_steps_between_world_and_evaluation"]),
-        "steps/s": f"{speed['real_steps_per_s']:,.0f} real, {speed['imagined_steps_per_s']:,.0f} imagined",
-        "seconds": ", ".join(f"{k} {v:.0f}" for k, v in seconds.items()),
-        "peak memory": f"{result['peak_memory_mb']:,.0f} MB",
-    }
-    for name, value in lines.items():
-        table.add_row(name, value)
+    stages = ", ".join(f"{k} {v:.0f}" for k, v in seconds.items() if k != "total")
+    episodes = {where: result["base"][where]["episodes"] for where in ("real", "imagined")}
+    table = Table(
+        title=f"demo: {result['task']}, seed {result['master_seed']}",
+        caption=f"""steered - base: {d["mean"]:+.1%} [{d["low"]:+.1%}, {d["high"]:+.1%}] in the real simulator
+{result["real_steps_between_world_and_evaluation"]} real steps while steering
+{speed["imagined_steps_per_s"]:,.0f} imagined steps/s, {speed["real_steps_per_s"]:,.0f} real
+{seconds["total"]:.0f} s ({stages})
+{result["peak_memory_mb"]:,.0f} MB of memory at the most""",
+        caption_justify="left",
+    )
+    table.add_column("success [95%]")
+    table.add_column(f"real simulator ({episodes['real']})", justify="right")
+    table.add_column(f"imagined ({episodes['imagined']})", justify="right")
+    table.add_column("gap", justify="right")
+    for name in ("base", "steered"):
+        real, imagined = (_interval(result[name][where]) for where in ("real", "imagined"))
+        table.add_row(name, real, imagined, f"{result['gap'][name]:+.1%}")
     say(table)
     say(f"report: {result['config']['args']['out']}/report.html")
+
+
+def _interval(row: Result) -> str:
+    return f"{row['rate']:.1%} [{row['low']:.1%}, {row['high']:.1%}]"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from robopolicy.policies.diffusion.processor_chunk_diffusion import make_chunk_d
 from robopolicy.policies.load import CONFIG, MODEL, ChunkPolicy
 from robopolicy.seeding import torch_seed
 from robopolicy.spec import Spec
-from robopolicy.train import fit, load_optimizer_state, optimizer_state, seeded_init
+from robopolicy.train import fit, load_optimizer_state, optimizer_state, seeded_init, warm_cosine
 
 
 class PolicyLearner:
@@ -68,13 +67,6 @@ class PolicyLearner:
         self.policy.core.load_state_dict(net)
         self.ema.load_state("ema", tensors)
         load_optimizer_state(self.optimizer, "optimizer", tensors)
-
-
-def warm_cosine(share: float, warm: float = 0.05) -> float:
-    """Learning-rate factor at a share of training: linear warm-up, then cosine to zero."""
-    if share < warm:
-        return share / warm
-    return 0.5 * (1 + math.cos(math.pi * (share - warm) / (1 - warm)))
 
 
 def new_policy(spec: Spec, config: PolicyConfig, data: PolicyWindows, seed: int) -> ChunkPolicy:

@@ -126,6 +126,27 @@ def test_unknown_and_missing_keys_are_refused():
         Spec.from_dict(data)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"proprio": 3}, {"chunk": "8"}, {"fps": None}, {"action": [["x"]]}, {"objects": [{"name": "x"}]}],
+    ids=lambda c: next(iter(c)),
+)
+def test_a_value_of_the_wrong_type_is_refused(change, tmp_path):
+    data = {**json.loads(json.dumps(LIFT.to_dict())), **change}
+    with pytest.raises(BadInput, match="spec"):
+        Spec.from_dict(data)
+    (tmp_path / "spec.json").write_text(json.dumps(data))
+    with pytest.raises(BadInput, match=r"spec\.json"):
+        Spec.load(tmp_path)
+
+
+@pytest.mark.parametrize("data", [None, [], ["robot"], "spec", 3])
+def test_what_is_no_mapping_is_no_spec(data, tmp_path):
+    (tmp_path / "spec.json").write_text(json.dumps(data))
+    with pytest.raises(BadInput, match=r"spec\.json"):
+        Spec.load(tmp_path)
+
+
 def test_a_missing_or_damaged_file_is_named(tmp_path):
     with pytest.raises(BadInput, match=r"spec\.json.*no such file"):
         Spec.load(tmp_path)

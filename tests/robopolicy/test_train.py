@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from robopolicy.errors import BadInput, Interrupted, RoboPolicyError
-from robopolicy.train import fit, load_optimizer_state, optimizer_state, seeded_init
+from robopolicy.train import fit, load_optimizer_state, optimizer_state, seeded_init, warm_cosine
 
 STEPS = 20
 
@@ -145,3 +145,10 @@ def test_initial_weights_leave_the_global_stream_alone():
     assert torch.equal(torch.get_rng_state(), before)
     with seeded_init(1):
         assert torch.equal(torch.rand(2), a)
+
+
+def test_warm_cosine_warms_up_and_falls_to_zero():
+    rates = [warm_cosine(i / 100) for i in range(101)]
+    assert rates[0] == 0
+    assert max(rates) == rates[5] == pytest.approx(1)
+    assert rates[-1] == pytest.approx(0)

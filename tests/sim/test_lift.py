@@ -95,3 +95,20 @@ def test_experts_careful_lifts_and_blind_one_fails_whatever_the_batch() -> None:
     assert failed.truncated
     assert failed.reason == "horizon"
     assert failed.length == LIFT.horizon
+
+
+def test_lift_hold_brings_a_fast_arm_to_rest_where_it_was_and_lets_it_go_on() -> None:
+    env = LiftEnv(LIFT)
+    state, _ = env.reset(seed=3)
+    fast = np.array([-0.05, 0.03, -0.05, 0.0], np.float32)
+    for _ in range(8):
+        before, state = state, env.step(fast)[0]
+    grip = LIFT.slice_of("gripper_command")
+    trace = [state] + [env.hold()[0] for _ in range(8)]
+    steps = np.linalg.norm(np.diff([s[:3] for s in trace], axis=0), axis=1)
+    assert np.linalg.norm(state[:3] - before[:3]) > 0.006
+    assert (steps[5:] < 0.0005).all()
+    assert np.linalg.norm(trace[-1][:3] - state[:3]) < 0.002
+    assert trace[-1][grip] == state[grip]
+    assert np.linalg.norm(env.step(fast)[0][:3] - trace[-1][:3]) > 0.001
+    env.close()

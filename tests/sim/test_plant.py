@@ -42,6 +42,9 @@ class Line(gymnasium.Env):
         done = bool(self.x[0] >= 2)
         return self.x, float(done), done, False, {"is_success": done}
 
+    def hold(self):
+        return self.step(np.zeros(1, np.float32))
+
 
 class Bench:
     def __init__(self, realtime: bool):

@@ -18,7 +18,6 @@ from world_models.train import (
     MemberLearner,
     calibrate,
     fit_statistics,
-    one_cycle,
     split,
     success_learner,
     train_world,
@@ -98,14 +97,6 @@ def test_split_loses_no_episode_and_depends_on_the_seed():
     assert sorted(e.seed for e in train + held_out) == sorted(e.seed for e in episodes)
     assert [e.seed for e in held_out] == [e.seed for e in split(episodes, 0.25, 1)[1]]
     assert [e.seed for e in held_out] != [e.seed for e in split(episodes, 0.25, 2)[1]]
-
-
-def test_one_cycle_warms_up_and_falls_to_zero():
-    rates = [one_cycle(s) for s in np.linspace(0, 1, 101)]
-    assert rates[0] == 0
-    assert max(rates) == pytest.approx(1)
-    assert rates[-1] == pytest.approx(0)
-    assert np.argmax(rates) == 5
 
 
 def test_calibrated_doubt_is_one_at_its_99th_percentile():

@@ -11,7 +11,7 @@ from robopolicy.checkpoint import load_tensors, save_tensors, tensor_hash
 from robopolicy.data.windows import PolicyWindows
 from robopolicy.errors import BadInput, Interrupted
 from robopolicy.policies.load import load_policy
-from robopolicy.policies.train import PolicyLearner, statistics, train_policy, warm_cosine
+from robopolicy.policies.train import PolicyLearner, statistics, train_policy
 from robopolicy.train import fit
 
 SPEC = tiny_spec()
@@ -104,10 +104,3 @@ def test_statistics_are_of_the_states_seen_and_of_the_range_of_the_action():
     low, high = torch.from_numpy(SPEC.action_range)
     assert torch.equal(stats["action"]["min"], low)
     assert torch.equal(stats["action"]["max"], high)
-
-
-def test_warm_cosine_warms_up_and_falls_to_zero():
-    rates = [warm_cosine(i / 100) for i in range(101)]
-    assert rates[0] == 0
-    assert max(rates) == rates[5] == pytest.approx(1)
-    assert rates[-1] == pytest.approx(0)
