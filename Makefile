@@ -13,7 +13,8 @@ STAMP := $(VENV)/.setup-$(shell cat requirements.lock pyproject.toml | cksum | c
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
 .PHONY: setup demo test lint bench results clean
-SEEDS ?= 1 2 3
+# Seeds 0 to 3 were looked at while this was built.
+SEEDS ?= 4 5 6
 
 setup: $(STAMP)
 
@@ -63,7 +64,12 @@ results: setup bench
 		$(BIN)/robopolicy demo --seed $$seed --out runs/demo-$$seed || exit $$?; \
 		cp runs/demo-$$seed/result.json benchmarks/results/demo-$$seed.json; \
 	done
-	$(BIN)/python -m benchmarks.world_ablation --run runs/demo-$(firstword $(SEEDS))
+	$(BIN)/robopolicy deploy --policy runs/demo-$(firstword $(SEEDS))/policy --seed $(firstword $(SEEDS)) \
+		--steerer runs/demo-$(firstword $(SEEDS))/steerer --episodes 20 --out runs/deploy
+	cp runs/deploy/result.json benchmarks/results/deploy-$(firstword $(SEEDS)).json
+	for seed in $(SEEDS); do \
+		$(BIN)/python -m benchmarks.world_ablation --run runs/demo-$$seed || exit $$?; \
+	done
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* .bootstrap
