@@ -57,6 +57,7 @@ lint: setup
 	$(BIN)/pyright
 
 bench: setup
+	mkdir -p benchmarks/results
 	$(BIN)/python -m benchmarks.speed
 
 results: setup bench

@@ -1,5 +1,6 @@
 """Saved policies load as they were, or are refused naming the file."""
 
+import dataclasses
 import json
 import shutil
 
@@ -29,10 +30,10 @@ def folder(saved, tmp_path):
     return shutil.copytree(saved, tmp_path / "policy")
 
 
-def reseal(folder):
+def reseal(folder, spec=SPEC):
     """Seals a spoiled folder again, so that what lies behind the manifest's check is reached."""
     keep = {"spec.json", "manifest.json"}
-    seal(folder, "policy", SPEC, [p.name for p in folder.iterdir() if p.name not in keep])
+    seal(folder, "policy", spec, [p.name for p in folder.iterdir() if p.name not in keep])
 
 
 def test_loaded_policy_is_the_saved_one(saved):
@@ -121,4 +122,22 @@ def test_statistics_that_are_not_finite_are_refused(folder):
     save_tensors(path, tensors)
     reseal(folder)
     with pytest.raises(BadInput, match=r"observation\.state\.mean"):
+        load_policy(folder)
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        (dataclasses.replace(SPEC, chunk=6), "horizon.*wanted 6, 2, got 4, 2"),
+        (dataclasses.replace(SPEC, obs_steps=3), "n_obs_steps.*wanted 4, 3, got 4, 2"),
+        (
+            dataclasses.replace(SPEC, action=SPEC.proprio),
+            r"features.*'action': \(4,\).*got.*'action': \(3,\)",
+        ),
+        (tiny_spec(objects=False), "features.*got.*environment_state"),
+    ],
+)
+def test_policy_sealed_with_a_spec_of_other_sizes_is_refused(folder, other, named):
+    reseal(folder, other)
+    with pytest.raises(BadInput, match=named):
         load_policy(folder)

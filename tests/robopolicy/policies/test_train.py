@@ -104,3 +104,25 @@ def test_statistics_are_of_the_states_seen_and_of_the_range_of_the_action():
     low, high = torch.from_numpy(SPEC.action_range)
     assert torch.equal(stats["action"]["min"], low)
     assert torch.equal(stats["action"]["max"], high)
+
+
+def test_training_is_not_resumed_with_other_data(tmp_path, monkeypatch):
+    datasets = [write_dataset(tmp_path / f"{i}", SPEC, random_episodes(SPEC, 3, seed=i)) for i in range(2)]
+    step = PolicyLearner.step
+
+    def ctrl_c(self, index, generator):
+        if index == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, index, generator)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PolicyLearner, "step", ctrl_c)
+        with pytest.raises(Interrupted):
+            train_policy([datasets[0]], tmp_path / "policy", POLICY, 0)
+    with pytest.raises(BadInput, match="another configuration"):
+        train_policy([datasets[1]], tmp_path / "policy", POLICY, 0)
+    with pytest.raises(BadInput, match=r"manifest\.json"):
+        load_policy(tmp_path / "policy")
+    train_policy([datasets[0]], tmp_path / "policy", POLICY, 0)
+    train_policy([datasets[0]], tmp_path / "straight", POLICY, 0)
+    assert load_policy(tmp_path / "policy").hash() == load_policy(tmp_path / "straight").hash()
