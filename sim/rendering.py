@@ -60,7 +60,10 @@ class Renderer:
         import mujoco
 
         self._camera = camera
-        self._renderer = mujoco.Renderer(model, size, size)
+        try:
+            self._renderer = mujoco.Renderer(model, size, size)
+        except mujoco.FatalError as e:  # type: ignore[attr-defined]
+            raise RoboPolicyError(f"rendering: {e}") from e
         self._option = mujoco.MjvOption()  # type: ignore[attr-defined]
         self._option.geomgroup[0] = 0  # collision shapes
         flags = mujoco.mjtRndFlag  # type: ignore[attr-defined]

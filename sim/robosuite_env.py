@@ -7,7 +7,6 @@ import warnings
 from typing import Any
 
 import gymnasium
-import mujoco
 import numpy as np
 
 from robopolicy.seeding import stream
@@ -103,6 +102,8 @@ class LiftEnv(gymnasium.Env):
         motion the hand creeps on for a second. Joints are held as a real arm's servos do, by
         tau = M (k (q0 - q) - 2 sqrt(k) q') + bias, critically damped.
         """
+        import mujoco  # not above: with it the rendering backend is chosen
+
         model, data = self._env.sim.model._model, self._env.sim.data._data
         robot = self._env.robots[0]
         dofs, motors = robot._ref_arm_joint_indexes, robot._ref_arm_joint_actuator_indexes

@@ -1,0 +1,58 @@
+"""Pictures where they are asked for, a clear message where there can be none."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from robopolicy.errors import RoboPolicyError
+from sim import rendering
+
+ROOT = Path(__file__).parents[2]
+FILM = """
+import numpy as np
+from robopolicy.rollout import PriorSteerer, rollout
+from robopolicy.steering.noise import RandomPolicy
+from sim.film import film
+from sim.tasks import LIFT
+from sim.vector import SimVectorEnv
+
+if __name__ == "__main__":
+    env = SimVectorEnv("lift", 1)
+    episode = rollout(env, RandomPolicy(LIFT), PriorSteerer(), [5])[0]
+    env.close(terminate=True)
+    frames = film("lift", episode, pictures=3, size=32)
+    assert [f.shape for f in frames] == [(32, 32, 3)] * 3
+    assert all(f.std() > 1 for f in frames)
+    assert not np.array_equal(frames[0], frames[-1])
+"""
+
+
+def fresh_python(*args: str) -> subprocess.CompletedProcess:
+    """Runs a new interpreter: MuJoCo decides how it renders once, when it is imported."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    return subprocess.run(
+        [sys.executable, *args], env=env, capture_output=True, text=True, timeout=200, check=False
+    )
+
+
+def test_modules_of_the_simulator_leave_mujoco_for_later():
+    done = fresh_python("-c", "import sim.robosuite_env, sim.film, sys; sys.exit('mujoco' in sys.modules)")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_film_of_an_episode_shows_its_pictures(tmp_path):
+    if rendering.gl_backend() is None:
+        pytest.skip("neither EGL nor OSMesa works here")
+    (tmp_path / "film.py").write_text(FILM)
+    done = fresh_python(str(tmp_path / "film.py"))
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_rendering_without_a_backend_names_the_packages(monkeypatch):
+    monkeypatch.setattr(rendering, "gl_backend", lambda: None)
+    with pytest.raises(RoboPolicyError, match="libegl1"):
+        rendering.require_rendering()
