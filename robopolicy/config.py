@@ -70,7 +70,7 @@ class WorldConfig:
     batch_size: int = 256
     lr: float = 1e-3
     sample_steps: int = 4
-    success_steps: int = 1500
+    success_steps: int = 3000
     success_sparsity: float = 1.0
     history_noise: float = 0.0
     contact_share: float = 0.5
@@ -108,7 +108,7 @@ class DsrlConfig:
 
     noise: Literal["repeat", "chunk"] = "repeat"
     bound: float = 1.5
-    steps: int = 300
+    steps: int = 450
     envs: int = 64
     updates: int = 12
     batch: int = 256
@@ -160,8 +160,9 @@ class SteerConfig:
         gamma: discount per chunk.
         hidden: width of each hidden layer.
         layers: hidden layers.
-        doubt_free: doubt up to here costs nothing (1 is the 99th percentile on held-out data).
-        doubt_penalty: reward lost per unit of doubt above `doubt_free`.
+        trust: share of the plain policy's imagined successes that the doubt limit lets stand.
+        doubt_free: doubt up to here costs nothing, as a share of the doubt limit.
+        doubt_penalty: reward lost where doubt reaches the limit.
         doubt_cost: reward lost when an episode is cut short by doubt or divergence.
         eval_every: learner steps between evaluations.
         eval_episodes: imagined episodes per evaluation.
@@ -173,8 +174,9 @@ class SteerConfig:
     gamma: float = 0.97
     hidden: int = 128
     layers: int = 2
-    doubt_free: float = 0.5
-    doubt_penalty: float = 0.1
+    trust: float = 0.5
+    doubt_free: float = 0.7
+    doubt_penalty: float = 0.2
     doubt_cost: float = 0.0
     eval_every: int = 25
     eval_episodes: int = 256
@@ -184,8 +186,9 @@ class SteerConfig:
     def __post_init__(self) -> None:
         if self.method not in ("dsrl", "ppo"):
             raise BadInput("steer method", "dsrl or ppo", self.method)
-        if not 0 < self.gamma < 1:
-            raise BadInput("steer gamma", "a number between 0 and 1", self.gamma)
+        for name in ("gamma", "trust", "doubt_free"):
+            if not 0 < getattr(self, name) < 1:
+                raise BadInput(f"steer {name}", "a number between 0 and 1", getattr(self, name))
         for name in ("hidden", "layers", "eval_every", "eval_episodes"):
             if getattr(self, name) < 1:
                 raise BadInput(f"steer {name}", "a positive integer", getattr(self, name))

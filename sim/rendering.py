@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -54,9 +55,10 @@ class Renderer:
         model: `mujoco.MjModel`.
         size: side of the square picture, in pixels.
         camera: name of a camera of the model.
+        hidden: groups of shapes that are not drawn, such as those that only collide.
     """
 
-    def __init__(self, model: Any, size: int, camera: str = "agentview"):
+    def __init__(self, model: Any, size: int, camera: str, hidden: Sequence[int] = ()):
         import mujoco
 
         self._camera = camera
@@ -65,7 +67,7 @@ class Renderer:
         except mujoco.FatalError as e:  # type: ignore[attr-defined]
             raise RoboPolicyError(f"rendering: {e}") from e
         self._option = mujoco.MjvOption()  # type: ignore[attr-defined]
-        self._option.geomgroup[0] = 0  # collision shapes
+        self._option.geomgroup[list(hidden)] = 0
         flags = mujoco.mjtRndFlag  # type: ignore[attr-defined]
         for flag in (flags.mjRND_SHADOW, flags.mjRND_REFLECTION):
             self._renderer.scene.flags[flag] = 0  # twice as fast, nearly the same picture

@@ -20,7 +20,7 @@ _BRAKE = 1600.0  # stiffness of the brake per inertia, 1/s^2: a time constant of
 
 
 class LiftEnv(gymnasium.Env):
-    """Lift a cube by 4 cm. Observation (D,) and action (A,) are physical; see `sim.tasks.LIFT`.
+    """Lift a cube by 4 cm. Observation (D,) and action (A,) are physical; see `sim.specs.LIFT`.
 
     The same seed gives the same episode whatever ran before: everything that survives robosuite's
     soft reset (controller goals, the gripper's integrated command, MuJoCo's warm start) is cleared.
@@ -147,7 +147,7 @@ class LiftEnv(gymnasium.Env):
         if self._renderer is None:
             from sim.rendering import Renderer
 
-            self._renderer = Renderer(self._env.sim.model._model, self._camera)
+            self._renderer = Renderer(self._env.sim.model._model, self._camera, "agentview", hidden=(0,))
         return self._renderer(self._env.sim.data._data)
 
     def close(self) -> None:

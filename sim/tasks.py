@@ -3,41 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import gymnasium
 
 from robopolicy.errors import BadInput
-from robopolicy.spec import Field, Spec
+from robopolicy.spec import Spec
+from sim.specs import LIFT, metaworld_spec
 
-LIFT = Spec(
-    robot="panda",
-    task="lift",
-    fps=20,
-    chunk=8,
-    obs_steps=2,
-    horizon=64,
-    proprio=(
-        # Gripper tip in the world frame; the table top is at z = 0.8 m.
-        Field("eef_pos", 3, "m", -1.0, 2.0, "point", ("eef_x", "eef_y", "eef_z")),
-        # Position of the two fingers and the (integrating) command of their controller: without
-        # the command the state would not be Markov.
-        Field("fingers", 2, "m", -0.06, 0.06, "joint", ("finger_left", "finger_right")),
-        Field("gripper_command", 1, "1", -1.0, 1.0, "command", ("gripper_command",)),
-    ),
-    objects=(
-        Field("cube_pos", 3, "m", -2.0, 3.0, "point", ("cube_x", "cube_y", "cube_z")),
-        # First two columns of the cube's rotation matrix: continuous, no sign ambiguity.
-        Field("cube_rot", 6, "1", -1.01, 1.01, "rotation"),
-    ),
-    action=(
-        # Displacement asked of the Cartesian impedance controller within one control step.
-        Field("delta_pos", 3, "m", -0.05, 0.05, "command", ("dx", "dy", "dz")),
-        # Sign opens (-) or closes (+) the fingers at constant speed.
-        Field("grip", 1, "1", -1.0, 1.0, "command", ("grip",)),
-    ),
-)
+if TYPE_CHECKING:
+    from robopolicy.protocols import Policy
+    from sim.experts import ExpertSettings
 
 
 @dataclass(frozen=True)
@@ -48,10 +26,14 @@ class Task:
         spec: what its numbers mean.
         make: builds one step-level environment (observation (D,), action (A,), both physical), given
             the side of its pictures in pixels, 0 for none.
+        experts: who may demonstrate, by name.
+        expert: builds the scripted expert that one of `experts()` operates.
     """
 
     spec: Spec
     make: Callable[..., gymnasium.Env]
+    experts: Callable[[], Mapping[str, ExpertSettings]]
+    expert: Callable[[Spec, ExpertSettings], Policy]
 
 
 def _make_lift(camera: int = 0) -> gymnasium.Env:
@@ -60,7 +42,46 @@ def _make_lift(camera: int = 0) -> gymnasium.Env:
     return LiftEnv(LIFT, camera)
 
 
-TASKS = {"lift": Task(LIFT, _make_lift)}
+def _lift_experts() -> Mapping[str, ExpertSettings]:
+    from sim.lift_expert import OPERATORS
+
+    return OPERATORS
+
+
+def _lift_expert(spec: Spec, settings: ExpertSettings) -> Policy:
+    from sim.lift_expert import LiftExpert
+
+    return LiftExpert(spec, settings)
+
+
+def _metaworld(name: str, horizon: int) -> Task:
+    spec = metaworld_spec(name, horizon)
+
+    def make(camera: int = 0) -> gymnasium.Env:
+        from sim.metaworld_env import MetaWorldEnv
+
+        return MetaWorldEnv(spec, f"{name}-v3", camera)
+
+    def experts() -> Mapping[str, ExpertSettings]:
+        from sim.metaworld_expert import OPERATORS
+
+        return OPERATORS[name]
+
+    def expert(spec: Spec, settings: ExpertSettings) -> Policy:
+        from sim.metaworld_expert import MetaWorldExpert
+
+        return MetaWorldExpert(spec, settings, f"{name}-v3")
+
+    return Task(spec, make, experts, expert)
+
+
+TASKS = {
+    "lift": Task(LIFT, _make_lift, _lift_experts, _lift_expert),
+    "push": _metaworld("push", 104),
+    "coffee-pull": _metaworld("coffee-pull", 120),
+    "lever-pull": _metaworld("lever-pull", 120),
+    "soccer": _metaworld("soccer", 160),
+}
 
 
 def find_task(name: str) -> Task:

@@ -34,7 +34,8 @@ class StateWorldModel(nn.Module):
     ridge: Tensor
     scale: Tensor
     epsilon: Tensor
-    state_mean: Tensor
+    success_mean: Tensor
+    success_std: Tensor
     state_std: Tensor
     state_low: Tensor
     state_high: Tensor
@@ -50,8 +51,9 @@ class StateWorldModel(nn.Module):
         self.members = nn.ModuleList(
             Denoiser(out, cond, config.width, config.blocks) for _ in range(config.members)
         )
+        seen = spec.state_dim + len(self.geometry.relation_names)
         self.success_head = nn.Sequential(
-            nn.Linear(spec.state_dim, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 1)
+            nn.Linear(seen, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 1)
         )
         for name, size in {
             "feature_mean": (cond,),
@@ -59,7 +61,8 @@ class StateWorldModel(nn.Module):
             "ridge": (cond + 1, out),
             "scale": (out,),
             "epsilon": (out,),
-            "state_mean": (spec.state_dim,),
+            "success_mean": (seen,),
+            "success_std": (seen,),
             "state_std": (spec.state_dim,),
             "state_low": (spec.state_dim,),
             "state_high": (spec.state_dim,),
@@ -96,4 +99,9 @@ class StateWorldModel(nn.Module):
 
     def success_logit(self, states: Tensor) -> Tensor:
         """(...,) log-odds that the task is achieved in `states` (..., D)."""
-        return self.success_head((states - self.state_mean) / self.state_std).squeeze(-1)
+        return self.success_head(self.success_inputs(states)).squeeze(-1)
+
+    def success_inputs(self, states: Tensor) -> Tensor:
+        """(..., S) normalised: the state and how its points lie to each other."""
+        x = torch.cat([states, self.geometry.relations(states)], -1)
+        return (x - self.success_mean) / self.success_std

@@ -46,7 +46,7 @@ class SuccessLearner:
         seen = mask > 0
         won = (success > 0) & seen
         changing = (won.any(-1) & (seen & ~won).any(-1))[:, None].expand_as(seen)[seen]
-        self.states, self.labels = states[seen], success[seen]
+        self.inputs, self.labels = model.success_inputs(states[seen]), success[seen]
         self.pools = [torch.nonzero(self.labels == label)[:, 0] for label in (1, 0)]
         if not all(len(p) for p in self.pools):
             raise BadInput("world data", "successes and failures", f"{len(self.pools[0])} successful states")
@@ -57,7 +57,7 @@ class SuccessLearner:
     def step(self, index: int, generator: torch.Generator) -> dict[str, float]:
         size = (_BATCH // len(self.pools),)
         rows = torch.cat([p[torch.randint(len(p), size, generator=generator)] for p in self.pools])
-        logit = self.model.success_logit(self.states[rows])
+        logit = self.model.success_head(self.inputs[rows]).squeeze(-1)
         loss = nn.functional.binary_cross_entropy_with_logits(logit, self.labels[rows])
         self.optimizer.zero_grad()
         loss.backward()
@@ -89,7 +89,8 @@ def shrink_inputs(weight: Tensor, amount: float) -> None:
 
 @torch.no_grad()
 def inputs_used(model: StateWorldModel) -> list[str]:
-    """Names of the state's numbers that the success head looks at, the weightiest first."""
+    """Names of the numbers that the success head looks at, the weightiest first."""
     norms = first_layer(model).norm(dim=0)
     order = norms.argsort(descending=True).tolist()
-    return [model.spec.state_names[i] for i in order if norms[i] > 0.05 * norms.max()]
+    names = [*model.spec.state_names, *model.geometry.relation_names]
+    return [names[i] for i in order if norms[i] > 0.05 * norms.max()]

@@ -89,7 +89,9 @@ def fit_statistics(model: StateWorldModel, data: Windows) -> None:
     model.feature_mean.copy_(features.mean(0))
     model.feature_std.copy_(features.std(0).clamp_min(1e-4))
     states = data.future[data.mask > 0]
-    model.state_mean.copy_(states.mean(0))
+    judged = torch.cat([states, model.geometry.relations(states)], -1)
+    model.success_mean.copy_(judged.mean(0))
+    model.success_std.copy_(judged.std(0).clamp_min(1e-4))
     model.state_std.copy_(states.std(0).clamp_min(1e-4))
     low, high = states.amin(0), states.amax(0)
     valid = torch.from_numpy(model.spec.state_range)

@@ -123,7 +123,7 @@ def _actor(args: Collect, spec: Spec) -> _Actor:
     from robopolicy.checkpoint import folder_hash
     from robopolicy.rollout import PriorSteerer
     from robopolicy.steering.noise import RandomPolicy, UniformNoise
-    from sim.experts import EXPERTS, ScriptedExpert
+    from sim.tasks import find_task
 
     settings: dict[str, Any] = {"seed": args.seed, "first": args.first}
     if args.policy is None:
@@ -133,11 +133,11 @@ def _actor(args: Collect, spec: Spec) -> _Actor:
             settings |= {"source": "random"}
             policy = RandomPolicy(spec)
             return _Actor(policy, PriorSteerer(), spec.chunk, "rollouts", "random", settings)
-        operators = choose("expert", {**EXPERTS, "random": None}, args.expert)
+        task = find_task(args.task)
+        operators = choose("expert", {**task.experts(), "random": None}, args.expert)
         assert operators is not None
         settings |= {"source": "expert", "expert": args.expert, "operators": dataclasses.asdict(operators)}
-        expert = ScriptedExpert(spec, operators)
-        return _Actor(expert, PriorSteerer(), 1, "demos", "expert", settings)
+        return _Actor(task.expert(spec, operators), PriorSteerer(), 1, "demos", "expert", settings)
 
     from robopolicy.policies.load import load_policy
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -87,7 +88,8 @@ class Steer:
         method: "dsrl" (soft actor-critic over the noise) or "ppo" (started at the plain policy).
         preset: "quick" for two cores, "full" for a graphics processor.
         steps: learner steps, instead of the preset's.
-        doubt_limit: doubt that ends an imagined episode (1 is the 99th percentile on held-out data).
+        doubt_limit: doubt that ends an imagined episode; by default one that lets a share of the plain
+            policy's successes stand ("trust" in the preset).
         seed: master seed.
     """
 
@@ -98,7 +100,7 @@ class Steer:
     method: Literal["dsrl", "ppo"] = "dsrl"
     preset: str = "quick"
     steps: int | None = None
-    doubt_limit: float = 3.0
+    doubt_limit: float | None = None
     seed: int = 0
 
 
@@ -154,7 +156,8 @@ def steer(args: Steer) -> Result:
         from world_models.imagined_env import ImaginedEnv
         from world_models.load import load_world, world_hash
 
-        positive(doubt_limit=args.doubt_limit)
+        if args.doubt_limit is not None:
+            positive(doubt_limit=args.doubt_limit)
         need("world", [args.world])
         need("policy", [args.policy])
         world, policy = load_world(args.world), load_policy(args.policy)
@@ -166,20 +169,26 @@ def steer(args: Steer) -> Result:
         episodes = [e.until_success() for e in load_episodes(list(args.dataset))]
         batch = min(_VALIDATION_BATCH, config.eval_episodes)
 
-        def imagination(starts: np.ndarray, envs: int) -> Imagination:
+        def imagination(starts: np.ndarray, envs: int, limit: float) -> Imagination:
             # gymnasium means something else by `spec`, so its type hides ours.
-            return cast("Imagination", ImaginedEnv(world, starts, envs, args.doubt_limit))
+            return cast("Imagination", ImaginedEnv(world, starts, envs, limit))
 
-        return steering.steer(
+        exams = (policy, config.eval_episodes, args.seed)
+        limit = args.doubt_limit
+        if limit is None:
+            unlimited = imagination(practice, batch, float("inf"))
+            limit = steering.trusted_doubt(unlimited, *exams, config.trust)
+        report = steering.steer(
             policy,
-            lambda n: imagination(practice, n),
+            lambda n: imagination(practice, n, limit),
             episodes,
             args.out,
             config,
             args.seed,
-            steering.imagined_success(imagination(exam, batch), policy, config.eval_episodes, args.seed),
+            steering.imagined_success(imagination(exam, batch, limit), *exams),
             lambda: world_hash(world),
         )
+        return {**report, "doubt_limit": limit if isfinite(limit) else None}
 
     return run("steer", args, config, work)
 

@@ -18,7 +18,13 @@ _SEEDS = (2**40, 2**41)
 
 
 class ImaginedEnv(ChunkEnv, Protocol):
-    """A ChunkEnv whose whole state is tensors, so that training in it can be resumed to the bit."""
+    """A ChunkEnv whose whole state is tensors, so that training in it can be resumed to the bit.
+
+    Attributes:
+        doubt_limit: doubt that ends an episode; infinity if none does.
+    """
+
+    doubt_limit: float
 
     def state(self) -> dict[str, Tensor]: ...
 
@@ -34,7 +40,7 @@ class Outcome(NamedTuple):
         terminated: (N,) ended for good: there is no future.
         lost: (N,) cut short because the world model doubted or diverged: the future is not to be trusted.
         ended: (N,) terminated or truncated for whatever reason.
-        doubt: (N,) of the world model.
+        doubt: (N,) of the world model, as a share of the limit.
     """
 
     active: Tensor
@@ -52,8 +58,9 @@ def credit(outcome: Outcome, config: SteerConfig) -> tuple[Tensor, Tensor]:
     time limit is not an end: its discount stays gamma, and the critic bootstraps. A future that the
     world model does not vouch for is worth nothing.
     """
-    doubt = config.doubt_penalty * (outcome.doubt - config.doubt_free).clamp(min=0)
-    reward = (outcome.success & outcome.terminated).float() - doubt - config.doubt_cost * outcome.lost.float()
+    excess = ((outcome.doubt - config.doubt_free) / (1 - config.doubt_free)).clamp(min=0)
+    reward = (outcome.success & outcome.terminated).float() - config.doubt_penalty * excess
+    reward = reward - config.doubt_cost * outcome.lost.float()
     discount = config.gamma * (~(outcome.terminated | outcome.lost)).float()
     return reward.clamp(-1, 1), discount
 
@@ -108,7 +115,7 @@ class Slots:
             terminated=done & active,
             lost=torch.tensor(lost) & active & ~done,
             ended=ended & active,
-            doubt=self._checked("doubt", info["doubt"]),
+            doubt=self._checked("doubt", info["doubt"]) / self.env.doubt_limit,
         )
 
     def state(self) -> dict[str, Tensor]:

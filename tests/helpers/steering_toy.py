@@ -66,6 +66,7 @@ class ToyEnv:
     ):
         self.num_envs, self.spec, self.threshold = num_envs, spec, threshold
         self.doubt_beyond, self.broken_at = doubt_beyond, broken_at
+        self.doubt_limit = 1.0
         self.obs = np.zeros((num_envs, spec.obs_steps, 2), np.float32)
         self.ended = np.ones(num_envs, bool)
         self.applied = np.zeros(num_envs, np.int64)

@@ -19,7 +19,7 @@ from robopolicy.seeding import episode_seed
 from robopolicy.steering.load import load_steerer
 from robopolicy.steering.steerer import ActorConfig, NoiseSteerer, policy_hash, save_steerer
 from ros_nodes.deploy import deploy
-from sim.experts import EXPERTS, ScriptedExpert
+from sim.lift_expert import OPERATORS, LiftExpert
 from sim.tasks import LIFT
 from sim.vector import SimVectorEnv
 
@@ -35,7 +35,7 @@ def saved(tmp_path_factory) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("saved")
     env = SimVectorEnv("lift", 2, chunk=1)
     try:
-        expert = ScriptedExpert(LIFT, EXPERTS["careful"])
+        expert = LiftExpert(LIFT, OPERATORS["careful"])
         episodes = rollout(env, expert, PriorSteerer(), [*SEEDS, *range(DEMOS)])
     finally:
         env.close(terminate=True)

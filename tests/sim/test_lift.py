@@ -10,10 +10,13 @@ import pytest
 from robopolicy.errors import BadInput
 from robopolicy.rollout import PriorSteerer, rollout
 from robopolicy.seeding import stream
-from sim.experts import EXPERTS, STRATEGIES, ExpertSettings, Operator, ScriptedExpert
+from sim.experts import ExpertSettings, Operator
+from sim.lift_expert import OPERATORS, LiftExpert
 from sim.robosuite_env import LiftEnv
 from sim.tasks import LIFT, find_task
 from sim.vector import SimVectorEnv
+
+ABOVE = (0.0, 0.0, 0.13)
 
 
 @pytest.fixture(scope="module")
@@ -60,22 +63,22 @@ def test_find_task_typo_names_nearest() -> None:
 
 
 def test_experts_same_seed_same_operator_whatever_the_batch() -> None:
-    expert = ScriptedExpert(LIFT, EXPERTS["mixed"])
+    expert = LiftExpert(LIFT, OPERATORS["mixed"])
     alone, among = expert.initial([7]), expert.initial([3, 7, 9])
     assert all(np.array_equal(alone[k][0], among[k][1]) for k in alone)
 
 
-def test_operator_unknown_strategy_refused() -> None:
-    with pytest.raises(BadInput, match="strategy"):
-        Operator("from below")
+def test_operator_negative_share_refused() -> None:
+    with pytest.raises(BadInput, match="share"):
+        Operator("from above", ABOVE, share=-1.0)
 
 
 def test_experts_careful_lifts_and_blind_one_fails_whatever_the_batch() -> None:
     """One rollout of each: the careful operator succeeds, one that looks 4.5 cm aside does not."""
     one, two = SimVectorEnv("lift", 1, chunk=1), SimVectorEnv("lift", 2, chunk=1, linger=3)
     try:
-        careful = ScriptedExpert(LIFT, ExpertSettings((Operator(STRATEGIES[0], sigma_m=0.0),), p_retry=0.0))
-        blind = ScriptedExpert(LIFT, ExpertSettings((Operator(STRATEGIES[0], 1, (0.045, 0)),), p_retry=0.0))
+        careful = LiftExpert(LIFT, ExpertSettings((Operator("from above", ABOVE, sigma_m=0.0),), p_retry=0.0))
+        blind = LiftExpert(LIFT, ExpertSettings((Operator("from above", ABOVE, 1, (0.045, 0)),), p_retry=0.0))
         alone = rollout(one, careful, PriorSteerer(), [11])[0]
         steps = SimVectorEnv.steps_taken
         both = rollout(two, careful, PriorSteerer(), [12, 11])

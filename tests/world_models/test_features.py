@@ -17,7 +17,7 @@ def geometry():
 def parts(geometry, obs, actions):
     """Last state, changes, gaps, actions."""
     d, t = SPEC.state_dim, SPEC.obs_steps
-    sizes = [d, d * (t - 1), 7 * len(geometry.pairs), SPEC.chunk * SPEC.action_dim]
+    sizes = [d, d * (t - 1), len(geometry.relation_names), SPEC.chunk * SPEC.action_dim]
     return geometry(obs, actions).split(sizes, -1)
 
 
@@ -42,7 +42,7 @@ def test_features_tell_a_gap_from_its_opposite(geometry):
     obs[0, :, 0], obs[1, :, 0] = 0.1, -0.1
     _, _, gaps, _ = parts(geometry, obs, actions)
     assert torch.equal(gaps[0, :3], -gaps[1, :3])
-    assert torch.equal(gaps[0, 6], gaps[1, 6])  # horizontal distance
+    assert torch.equal(gaps[0, 6:8], gaps[1, 6:8])  # distances
 
 
 def test_features_without_points_are_states_and_actions():

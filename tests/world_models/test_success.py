@@ -17,8 +17,9 @@ GOAL = 0.5
 def learner(states: torch.Tensor, success: torch.Tensor, sparsity: float = 1.0) -> SuccessLearner:
     with seeded_init(0):
         model = StateWorldModel(SPEC, WORLD)
-    model.state_mean.copy_(states.mean((0, 1)))
-    model.state_std.copy_(states.std((0, 1)))
+    inputs = torch.cat([states, model.geometry.relations(states)], -1).flatten(0, 1)
+    model.success_mean.copy_(inputs.mean(0))
+    model.success_std.copy_(inputs.std(0).clamp_min(1e-4))
     return SuccessLearner(model, states, torch.ones(success.shape), success, sparsity)
 
 
@@ -33,7 +34,7 @@ def confounded() -> tuple[torch.Tensor, torch.Tensor]:
 def test_success_head_looks_at_what_decides_and_at_nothing_that_goes_along():
     states, success = confounded()
     taught = learner(states, success)
-    fit(taught, 1500, 0, "success", quiet=True)
+    fit(taught, 3000, 0, "success", quiet=True)
     assert inputs_used(taught.model) == [SPEC.state_names[RISEN]]
     # As when imagination lets an object slip while the hand goes on rising.
     slipped = 0.3 * normal(200, SPEC.state_dim, seed=3)
@@ -41,6 +42,19 @@ def test_success_head_looks_at_what_decides_and_at_nothing_that_goes_along():
     assert (taught.model.success_logit(slipped) < 0).all()
     slipped[:, RISEN], slipped[:, RAISED] = GOAL + 0.2, 0.0
     assert (taught.model.success_logit(slipped) > 0).all()
+
+
+def test_success_head_finds_that_two_points_have_to_meet():
+    """As where an object has to be brought to a goal that is elsewhere in each episode."""
+    states = 0.3 * normal(600, SPEC.chunk, SPEC.state_dim)
+    meeting = normal(600, SPEC.chunk, seed=1) > 0
+    near = 0.15 * normal(600, SPEC.chunk, 3, seed=2)
+    hand, block = SPEC.slice_of("hand"), SPEC.slice_of("block")
+    states[..., block] = torch.where(meeting[..., None], states[..., hand] + near, states[..., block])
+    success = ((states[..., hand] - states[..., block]).norm(dim=-1) < 0.25).float()
+    taught = learner(states, success)
+    fit(taught, 3000, 0, "success", quiet=True)
+    assert inputs_used(taught.model) == ["hand - block: distance"]
 
 
 def test_success_learner_draws_half_of_each_batch_from_around_the_change():

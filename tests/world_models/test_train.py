@@ -208,10 +208,10 @@ def test_not_a_number_in_weights_is_refused(world, tmp_path):
 
     folder = copy(world[0], tmp_path / "world")
     tensors, _ = load_tensors(folder / "model.safetensors")
-    tensors["state_mean"][0] = torch.nan
+    tensors["success_mean"][0] = torch.nan
     save_tensors(folder / "model.safetensors", tensors)
     seal(folder, "world", SPEC, ["config.json", "model.safetensors", "starts.safetensors"])
-    with pytest.raises(BadInput, match=r"model\.safetensors:state_mean"):
+    with pytest.raises(BadInput, match=r"model\.safetensors:success_mean"):
         load_world(folder)
 
 

@@ -205,7 +205,8 @@ def test_credit_only_a_time_limit_keeps_its_future(limit, wanted):
 def test_credit_reward_falls_with_doubt_and_stays_in_range(doubt):
     yes, no = torch.tensor([True]), torch.tensor([False])
     reward, _ = credit(Outcome(yes, yes, yes, no, yes, torch.tensor([doubt])), TINY)
-    wanted = max(-1.0, 1 - TINY.doubt_penalty * max(0.0, doubt - TINY.doubt_free))
+    excess = max(0.0, doubt - TINY.doubt_free) / (1 - TINY.doubt_free)
+    wanted = max(-1.0, 1 - TINY.doubt_penalty * excess)
     assert reward.item() == pytest.approx(wanted, abs=1e-5)
 
 

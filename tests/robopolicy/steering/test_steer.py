@@ -2,6 +2,7 @@ import dataclasses
 import os
 import signal
 
+import numpy as np
 import pytest
 import torch
 from steering_toy import SPEC, ToyEnv, ToyPolicy, recorded
@@ -9,11 +10,12 @@ from steering_toy import SPEC, ToyEnv, ToyPolicy, recorded
 from robopolicy.checkpoint import tensor_hash
 from robopolicy.config import STEER_PRESETS, DsrlConfig, PpoConfig, SteerConfig
 from robopolicy.errors import BadInput, Interrupted, RoboPolicyError
-from robopolicy.rollout import rollout
+from robopolicy.rollout import PriorSteerer, rollout
+from robopolicy.seeding import episode_seed
 from robopolicy.stats import wilson
 from robopolicy.steering.load import load_steerer
 from robopolicy.steering.noise import UniformNoise
-from robopolicy.steering.steer import BestKeeper, imagined_success, steer
+from robopolicy.steering.steer import BestKeeper, imagined_success, steer, trusted_doubt
 from robopolicy.steering.steerer import policy_hash
 
 LEARNS = SteerConfig(
@@ -162,3 +164,30 @@ def test_best_keeper_keeps_the_highest_lower_end_and_the_earlier_of_equals():
         keeper.step(i, torch.Generator())
     assert [at for at, _ in keeper.curve] == [2, 4, 6, 7]
     assert keeper.best["weight"].item() == 4
+
+
+class Doubting(ToyEnv):
+    """Doubts the more, the farther out it is."""
+
+    def step(self, actions):
+        outcome = super().step(actions)
+        outcome[4]["doubt"] = np.abs(self.obs[:, -1, 0])
+        return outcome
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_trusted_doubt_lets_this_share_of_the_plain_successes_stand(share):
+    limit = trusted_doubt(Doubting(32), ToyPolicy(), 200, 0, share)
+    seeds = [episode_seed(0, "validation", i) for i in range(200)]
+    won = [e for e in rollout(Doubting(32), ToyPolicy(), PriorSteerer(), seeds) if e.success]
+    stands = np.mean([e.doubt.max() <= limit for e in won])
+    assert stands == pytest.approx(share, abs=1.5 / len(won))
+
+
+def test_trusted_doubt_of_a_policy_that_never_succeeds_goes_by_all_its_episodes():
+    env = Doubting(8, threshold=1e6)
+    assert 0 < trusted_doubt(env, ToyPolicy(), 20, 0, 0.5) < 10
+
+
+def test_trusted_doubt_of_a_model_that_cannot_doubt_is_no_limit():
+    assert trusted_doubt(ToyEnv(8), ToyPolicy(), 20, 0, 0.5) == float("inf")

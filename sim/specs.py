@@ -1,0 +1,67 @@
+"""What the numbers of each simulated task mean."""
+
+from __future__ import annotations
+
+from robopolicy.spec import Field, Spec
+
+LIFT = Spec(
+    robot="panda",
+    task="lift",
+    fps=20,
+    chunk=8,
+    obs_steps=2,
+    horizon=64,
+    proprio=(
+        # Gripper tip in the world frame; the table top is at z = 0.8 m.
+        Field("eef_pos", 3, "m", -1.0, 2.0, "point", ("eef_x", "eef_y", "eef_z")),
+        # Position of the two fingers and the (integrating) command of their controller: without
+        # the command the state would not be Markov.
+        Field("fingers", 2, "m", -0.06, 0.06, "joint", ("finger_left", "finger_right")),
+        Field("gripper_command", 1, "1", -1.0, 1.0, "command", ("gripper_command",)),
+    ),
+    objects=(
+        Field("cube_pos", 3, "m", -2.0, 3.0, "point", ("cube_x", "cube_y", "cube_z")),
+        # First two columns of the cube's rotation matrix: continuous, no sign ambiguity.
+        Field("cube_rot", 6, "1", -1.01, 1.01, "rotation"),
+    ),
+    action=(
+        # Displacement asked of the Cartesian impedance controller within one control step.
+        Field("delta_pos", 3, "m", -0.05, 0.05, "command", ("dx", "dy", "dz")),
+        # Sign opens (-) or closes (+) the fingers at constant speed.
+        Field("grip", 1, "1", -1.0, 1.0, "command", ("grip",)),
+    ),
+)
+
+
+# Meta-World moves the commanded pose by at most a centimetre per step of 12.5 ms.
+METAWORLD_STEP_M = 0.01
+
+
+def metaworld_spec(task: str, horizon: int) -> Spec:
+    """What the numbers of a Meta-World task mean; equal for all of them but for name and horizon."""
+    return Spec(
+        robot="sawyer",
+        task=task,
+        fps=80,
+        chunk=8,
+        obs_steps=2,
+        horizon=horizon,
+        proprio=(
+            Field("hand_pos", 3, "m", -1.0, 2.0, "point", ("hand_x", "hand_y", "hand_z")),
+            # The hand is drawn to a commanded pose by a weld: without it the state would not be Markov.
+            Field("commanded", 3, "m", -1.0, 2.0, "point", ("commanded_x", "commanded_y", "commanded_z")),
+            Field("opening", 1, "1", 0.0, 1.0, "joint", ("opening",)),
+            Field("effort", 1, "1", -1.0, 1.0, "command", ("effort",)),
+        ),
+        objects=(
+            Field("object_pos", 3, "m", -2.0, 3.0, "point", ("object_x", "object_y", "object_z")),
+            # First two columns of its rotation matrix: continuous, no sign ambiguity.
+            Field("object_rot", 6, "1", -1.01, 1.01, "rotation"),
+            Field("goal", 3, "m", -2.0, 3.0, "point", ("goal_x", "goal_y", "goal_z")),
+        ),
+        action=(
+            Field("delta_pos", 3, "m", -METAWORLD_STEP_M, METAWORLD_STEP_M, "command", ("dx", "dy", "dz")),
+            # Effort with which the fingers close (+) or open (-).
+            Field("grip", 1, "1", -1.0, 1.0, "command", ("grip",)),
+        ),
+    )
