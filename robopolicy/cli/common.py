@@ -160,6 +160,8 @@ def show(result: Result) -> None:
 
     if "policies" in result:
         say(_judged(result))
+        if result.get("ranking"):
+            say(_ranked(result["ranking"]))
         return
     table = Table(title=result["verb"], show_header=False)
     for name, value in result.items():
@@ -187,6 +189,17 @@ def _judged(result: Result) -> Table:
         difference = f"{d['mean']:+.1%} [{d['low']:+.1%}, {d['high']:+.1%}]" if d else ""
         gap_text = f"{gap['gap']:+.1%}" if gap else ""
         table.add_row(label, rate(row), difference, gap_text, f"{row['steps_per_s']:,.0f}")
+    return table
+
+
+def _ranked(ranking: Mapping[str, Any]) -> Table:
+    from rich.table import Table
+
+    table = Table(title="ranking", show_header=False)
+    table.add_row("can this world model rank these policies?", ranking["verdict"])
+    for name in ("pearson", "spearman", "kendall", "mmrv", "gap"):
+        m = ranking[name]
+        table.add_row(name, f"{m['value']:.2f} [{m['low']:.2f}, {m['high']:.2f}]")
     return table
 
 

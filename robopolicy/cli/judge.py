@@ -53,7 +53,8 @@ class Imagine:
     """Judge policies in a world model: hundreds of episodes in seconds.
 
     The result has the format of "robopolicy evaluate"; --real compares with one. A gap between the two is
-    what the world model has yet to learn.
+    what the world model has yet to learn. With three or more policies it also says whether this world model
+    can rank them: correlations, rank violation and a verdict, with 95% intervals.
 
     Example: robopolicy imagine --world runs/world --policy runs/policy --real runs/real/result.json
     --out runs/imagined
@@ -135,18 +136,21 @@ def _imagine(args: Imagine) -> Result:
     need("world", [args.world])
     world = load_world(args.world)
     candidates = _candidates(world.spec, args.policy, args.steerer)
-    real = _real_rates(args.real, candidates) if args.real else {}
+    real = _real_rows(args.real, candidates) if args.real else {}
     # The rows that no steerer practised from.
     _, starts = start_states(args.world)
     env = ImaginedEnv(world, starts, min(_IMAGINED_BATCH, args.episodes), args.doubt_limit)
     seeds = _seeds(args.seed, "imagined", args.episodes)
     judged = _judge(cast("ChunkEnv", env), candidates, seeds, "imagined")
-    imagined = {row["label"]: row["rate"] for row in judged["policies"]}
+    imagined = {row["label"]: row for row in judged["policies"]}
     gaps = {
-        label: {"real": rate, "imagined": imagined[label], "gap": rate - imagined[label]}
-        for label, rate in real.items()
+        label: {"real": r["rate"], "imagined": i["rate"], "gap": r["rate"] - i["rate"]}
+        for label, r in real.items()
+        for i in (imagined[label],)
     }
-    return {"task": world.spec.task, "world": folder_hash(args.world), **judged, "real_minus_imagined": gaps}
+    ranking = _ranking(list(real.values()), [imagined[label] for label in real])
+    common = {"task": world.spec.task, "world": folder_hash(args.world)}
+    return {**common, **judged, "real_minus_imagined": gaps, "ranking": ranking}
 
 
 def _judge(env: ChunkEnv, candidates: Sequence[_Candidate], seeds: list[int], where: str) -> Result:
@@ -213,22 +217,34 @@ def _labels(folders: Sequence[Path]) -> dict[Path, str]:
     return {f: f.resolve().name if names[f.resolve().name] == 1 else str(f) for f in folders}
 
 
-def _real_rates(path: Path, candidates: Sequence[_Candidate]) -> dict[str, float]:
-    """Real success by label, of those policies that are judged here too (by hash, not by name)."""
+def _real_rows(path: Path, candidates: Sequence[_Candidate]) -> dict[str, Result]:
+    """Real results by label, of those policies that are judged here too (by hash, not by name)."""
     from robopolicy.checkpoint import read_json
 
     result = read_json(path)
     if result.get("verb") != "evaluate" or not isinstance(result.get("policies"), list):
         raise BadInput("real", "the result.json of an evaluation", f"{path} (of {result.get('verb')})")
-    found = {
-        c.label: float(row["rate"])
-        for c in candidates
-        for row in result["policies"]
-        if row.get("hashes") == c.hashes
-    }
+    found = {c.label: row for c in candidates for row in result["policies"] if row.get("hashes") == c.hashes}
     if not found:
         raise BadInput("real", "an evaluation of the same policies", f"{path} (of others)")
     return found
+
+
+def _ranking(real: Sequence[Result], imagined: Sequence[Result]) -> Result:
+    """Whether imagination orders these policies as the simulator did; empty for fewer than three."""
+    import numpy as np
+
+    from robopolicy.ranking import FEWEST, rank
+    from robopolicy.seeding import stream
+
+    if len(real) < FEWEST:
+        return {}
+
+    def table(rows: Sequence[Result]) -> np.ndarray:
+        shared = sorted(set.intersection(*(set(row["outcomes"]) for row in rows)), key=int)
+        return np.array([[row["outcomes"][seed] for seed in shared] for row in rows])
+
+    return rank(table(real), table(imagined), stream(0, "bootstrap", "ranking")).to_dict()
 
 
 def _seeds(seed: int, stage: str, episodes: int) -> list[int]:
