@@ -48,30 +48,32 @@ def refreshed(document: str, text: str) -> str:
 
 
 def demos() -> str:
-    """One line per demo."""
+    """One line per demo, those of the present version first."""
     lines = [
-        "| master seed | base | steered | gain in the real simulator "
+        "| halted by doubt | master seed | base | steered | gain in the real simulator "
         "| base imagined | steered imagined | minutes |",
-        "|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for result in _all("demo"):
-        base, steered, d = result["base"], result["steered"], result["paired_difference"]
-        cells = [
-            f"{result['master_seed']}",
-            _rate(base["real"]),
-            _rate(steered["real"]),
-            f"**{d['mean']:+.1%}** [{d['low']:+.1%}, {d['high']:+.1%}]",
-            _rate(base["imagined"]),
-            _rate(steered["imagined"]),
-            f"{result['wall_clock_s']['total'] / 60:.1f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
+    for answer, kind in (("yes", "halted/demo"), ("no", "demo")):
+        for result in _all(kind):
+            base, steered, d = result["base"], result["steered"], result["paired_difference"]
+            cells = [
+                answer,
+                f"{result['master_seed']}",
+                _rate(base["real"]),
+                _rate(steered["real"]),
+                f"**{d['mean']:+.1%}** [{d['low']:+.1%}, {d['high']:+.1%}]",
+                _rate(base["imagined"]),
+                _rate(steered["imagined"]),
+                f"{result['wall_clock_s']['total'] / 60:.1f}",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
     return _text(lines)
 
 
 def around() -> str:
     """What else the demos and benchmarks measured."""
-    speed, rows = read_json(RESULTS / "speed.json"), _all("demo")
+    speed, rows = read_json(RESULTS / "speed.json"), [*_all("halted/demo"), *_all("demo")]
     real = {row["base"]["real"]["episodes"] for row in rows}
     imagined = {row["base"]["imagined"]["episodes"] for row in rows}
     hardware = rows[0]["hardware"]
@@ -85,7 +87,7 @@ def around() -> str:
         f"{speed['real_steps_per_s']:,.0f} on the same {speed['processes']} cores:",
         f"{speed['ratio']:.0f} times as many.",
     ]
-    for d in _all("deploy"):
+    for d in _all("halted/deploy"):
         rate, seed = d["success"], d["config"]["args"]["seed"]
         lines.append(
             f"Over ROS 2 in real time, behind the gate, the steered policy of seed {seed} succeeded in "
