@@ -16,9 +16,9 @@ OPERATORS = {
     # One careful operator and two whose camera is miscalibrated.
     "mixed": ExpertSettings(
         (
-            Operator("from above", _ABOVE, 0.45),
-            Operator("slanted", _SLANTED, 0.3, (0.045, 0.0)),
-            Operator("sweeping", _SWEEPING, 0.25, (0.045, 0.0)),
+            Operator("from above", _ABOVE, 0.5),
+            Operator("slanted", _SLANTED, 0.27, (0.045, 0.0)),
+            Operator("sweeping", _SWEEPING, 0.23, (0.045, 0.0)),
         )
     ),
     "careful": ExpertSettings(

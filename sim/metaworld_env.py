@@ -10,7 +10,7 @@ import numpy as np
 from robopolicy.errors import BadInput
 from robopolicy.seeding import stream
 from robopolicy.spec import Spec
-from sim.specs import METAWORLD_STEP_M
+from sim.specs import METAWORLD_REPEAT, METAWORLD_STEP_M
 
 
 class MetaWorldEnv(gymnasium.Env):
@@ -22,7 +22,7 @@ class MetaWorldEnv(gymnasium.Env):
         camera: side of a square RGB image returned by `render`, in pixels; 0 means no rendering.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 80}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 80 // METAWORLD_REPEAT}
     spec: Any  # our Spec, where gymnasium would keep its registry entry
 
     def __init__(self, spec: Spec, name: str, camera: int = 0):
@@ -63,10 +63,13 @@ class MetaWorldEnv(gymnasium.Env):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Applies one action (A,); reward is 1 on success, which ends the episode."""
         command = self.spec.check_action(action) * self._scale
-        _, _, _, _, info = self._env.step(command)
+        success = False
+        for _ in range(METAWORLD_REPEAT):
+            success |= bool(self._env.step(command)[4]["success"])
+            if success:
+                break
         self._effort = float(np.clip(command[3], -1, 1))
         self._steps += 1
-        success = bool(info["success"])
         truncated = not success and self._steps >= self.spec.horizon
         return self._state(), float(success), success, truncated, {"is_success": success}
 

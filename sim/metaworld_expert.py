@@ -14,7 +14,7 @@ from robopolicy.spec import Spec
 from sim.experts import Expert, ExpertSettings, Operator
 
 _VIA, _SCRIPT = range(2)
-_ARRIVED_M = 0.03
+_ARRIVED_M = 0.015
 # Where Meta-World's scripts look for hand, opening, object and goal in their 39 numbers.
 _SEEN = {"hand_pos": slice(0, 3), "opening": slice(3, 4), "object_pos": slice(4, 7), "goal": slice(36, 39)}
 
@@ -46,7 +46,7 @@ class MetaWorldExpert(Expert):
         scripted = torch.from_numpy(np.stack([self._ask(row) for row in state.numpy()]))
         reach = scripted[:, :3].clamp(-1, 1) * self._high[:3]
         on_the_way = phase == _VIA
-        reach = torch.where(on_the_way[:, None], 0.1 * (via - hand), reach)
+        reach = torch.where(on_the_way[:, None], 0.2 * (via - hand), reach)
         grip = torch.where(on_the_way, -1.0, scripted[:, 3].clamp(-1, 1))
         return self.moved(reach, carry, noise, grip), {**carry, "phase": phase}
 
@@ -61,16 +61,13 @@ class MetaWorldExpert(Expert):
 
 
 def _operators(left: tuple[float, float], right: tuple[float, float]) -> dict[str, ExpertSettings]:
-    """Two careful operators, alone ("careful") or beside two who see the object by `left`, `right` aside."""
-    careful = (
-        Operator("from above", (0.0, 0.0, 0.12), 0.3),
-        Operator("from the front", (0.08, -0.05, 0.10), 0.2),
-    )
+    """A careful operator, alone ("careful") or beside two who see the object by `left`, `right` aside."""
+    careful = Operator("from above", (0.0, 0.0, 0.12), 0.6)
     mistaken = (
-        Operator("from the left", (-0.10, 0.0, 0.08), 0.25, left),
-        Operator("from the right", (0.10, 0.04, 0.08), 0.25, right),
+        Operator("from the left", (-0.10, 0.0, 0.08), 0.2, left),
+        Operator("from the right", (0.10, 0.04, 0.08), 0.2, right),
     )
-    return {"mixed": ExpertSettings(careful + mistaken), "careful": ExpertSettings(careful, noise=0.05)}
+    return {"mixed": ExpertSettings((careful, *mistaken)), "careful": ExpertSettings((careful,), noise=0.05)}
 
 
 # The offsets are those at which each script begins to fail.

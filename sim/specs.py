@@ -33,8 +33,10 @@ LIFT = Spec(
 )
 
 
-# Meta-World moves the commanded pose by at most a centimetre per step of 12.5 ms.
-METAWORLD_STEP_M = 0.01
+# Meta-World moves the commanded pose by at most a centimetre per step of 12.5 ms. Two of its steps are one
+# of ours: at 80 Hz a chunk of 8 would be over before anything happened.
+METAWORLD_REPEAT = 2
+METAWORLD_STEP_M = 0.01 * METAWORLD_REPEAT
 
 
 def metaworld_spec(task: str, horizon: int) -> Spec:
@@ -42,7 +44,7 @@ def metaworld_spec(task: str, horizon: int) -> Spec:
     return Spec(
         robot="sawyer",
         task=task,
-        fps=80,
+        fps=80 // METAWORLD_REPEAT,
         chunk=8,
         obs_steps=2,
         horizon=horizon,

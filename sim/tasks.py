@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import gymnasium
 
@@ -19,11 +19,30 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Demonstrations:
+    """What a task's demonstrations are like, and in which way they fall short of what is to be learned.
+
+    Attributes:
+        imperfection: "mixed" operators of differing skill, "few" though careful ones, or "shifted": given
+            under other conditions than those of the test.
+        episodes: how many.
+        expert: who gives them; a name in `Task.experts`.
+        where: condition on the start state, such as "cube_x < 0.02"; none if empty.
+    """
+
+    imperfection: Literal["mixed", "few", "shifted"] = "mixed"
+    episodes: int = 60
+    expert: str = "mixed"
+    where: str = ""
+
+
+@dataclass(frozen=True)
 class Task:
     """A task users can name on the command line.
 
     Attributes:
         spec: what its numbers mean.
+        demonstrations: those that a policy for it is learned from, if the user does not say otherwise.
         make: builds one step-level environment (observation (D,), action (A,), both physical), given
             the side of its pictures in pixels, 0 for none.
         experts: who may demonstrate, by name.
@@ -31,6 +50,7 @@ class Task:
     """
 
     spec: Spec
+    demonstrations: Demonstrations
     make: Callable[..., gymnasium.Env]
     experts: Callable[[], Mapping[str, ExpertSettings]]
     expert: Callable[[Spec, ExpertSettings], Policy]
@@ -54,7 +74,7 @@ def _lift_expert(spec: Spec, settings: ExpertSettings) -> Policy:
     return LiftExpert(spec, settings)
 
 
-def _metaworld(name: str, horizon: int) -> Task:
+def _metaworld(name: str, horizon: int, demonstrations: Demonstrations) -> Task:
     spec = metaworld_spec(name, horizon)
 
     def make(camera: int = 0) -> gymnasium.Env:
@@ -72,15 +92,15 @@ def _metaworld(name: str, horizon: int) -> Task:
 
         return MetaWorldExpert(spec, settings, f"{name}-v3")
 
-    return Task(spec, make, experts, expert)
+    return Task(spec, demonstrations, make, experts, expert)
 
 
 TASKS = {
-    "lift": Task(LIFT, _make_lift, _lift_experts, _lift_expert),
-    "push": _metaworld("push", 104),
-    "coffee-pull": _metaworld("coffee-pull", 120),
-    "lever-pull": _metaworld("lever-pull", 120),
-    "soccer": _metaworld("soccer", 160),
+    "lift": Task(LIFT, Demonstrations(), _make_lift, _lift_experts, _lift_expert),
+    "push": _metaworld("push", 56, Demonstrations(episodes=80)),
+    "coffee-pull": _metaworld("coffee-pull", 80, Demonstrations(episodes=80)),
+    "lever-pull": _metaworld("lever-pull", 80, Demonstrations("shifted", 60, "careful", "object_x < 0.1")),
+    "soccer": _metaworld("soccer", 80, Demonstrations("few", 120, "careful")),
 }
 
 

@@ -32,6 +32,7 @@ VERBS: dict[str, tuple[type, Callable[[Any], dict[str, Any] | int]]] = {
     "train-world": (learn.TrainWorld, learn.train_world),
     "imagine": (judge.Imagine, judge.imagine),
     "steer": (learn.Steer, learn.steer),
+    "promote": (judge.Promote, judge.promote),
     "report": (judge.Report, judge.report),
     "serve": (deploy.Serve, deploy.serve),
     "deploy": (deploy.Deploy, deploy.deploy),

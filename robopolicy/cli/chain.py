@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ class Recipe:
     """How much of everything a demo collects and judges.
 
     Attributes:
-        demos: demonstrations.
+        demos: demonstrations; none for as many as the task's own recipe says.
         prior: rollouts of the policy as trained.
         uniform: rollouts with bounded noise, drawn anew for each action.
         repeat: rollouts with one bounded noise vector repeated along the chunk.
@@ -37,7 +37,7 @@ class Recipe:
         imagined: imagined episodes per policy.
     """
 
-    demos: int = 60
+    demos: int | None = None
     prior: int = 80
     uniform: int = 40
     repeat: int = 80
@@ -56,13 +56,14 @@ RECIPES = {
 def run(args: Demo) -> int:
     """Runs every stage that has not finished yet and prints one table."""
     from robopolicy.results import Stopwatch
+    from robopolicy.steering.promotion import promote
 
     recipe = choose("preset", RECIPES, args.preset)
     out = args.out
     demos, world, policy, steerer = (out / n for n in ("demos", "world", "policy", "steerer"))
     common: dict[str, Any] = {"seed": args.seed}
 
-    def data(name: str, episodes: int, first: int = 0, **how: Any) -> Result:
+    def data(name: str, episodes: int | None, first: int = 0, **how: Any) -> Result:
         return collect(Collect(out / name, args.task, episodes, first=first, **how, **common))
 
     stages: dict[str, list[Result]] = {}
@@ -80,12 +81,31 @@ def run(args: Demo) -> int:
     stages["train_world"] = [train_world(TrainWorld(everything, world, preset=args.preset, **common))]
     frozen, real_steps = _hashes(policy, world), _real_steps()
     stages["steer"] = [steer(Steer(world, policy, rollouts, steerer, preset=args.preset, **common))]
-    judged = {"policy": (policy,), "steerer": (steerer,), **common}
-    imagined = imagine(Imagine(world, out=out / "imagined", episodes=recipe.imagined, **judged))
+    judged = {"policy": (policy,), **common}
+
+    def dream(world: Path, steerer: Path, name: str) -> Result:
+        return imagine(Imagine(world, out=out / name, steerer=(steerer,), episodes=recipe.imagined, **judged))
+
+    imagined, steerers = dream(world, steerer, "imagined"), [steerer]
     after, real_steps = _hashes(policy, world), _real_steps() - real_steps
     if after != frozen:
         raise RoboPolicyError("steering changed the policy or the world model on disk")
-    real = evaluate(Evaluate(out=out / "real", task=args.task, episodes=recipe.episodes, **judged))
+    dreams = [*imagined["policies"]]
+    if args.refresh:
+        more, new_world, again = (out / f"{n}-refreshed" for n in ("rollouts", "world", "steerer"))
+        seen = (*rollouts, more)
+        stages["refresh"] = [
+            data(more.name, args.refresh, 40_000, policy=policy, steerer=steerer),
+            train_world(TrainWorld((*everything, more), new_world, preset=args.preset, **common)),
+            steer(Steer(new_world, policy, seen, again, preset=args.preset, **common)),
+        ]
+        steerers.append(again)
+        dreams.append(dream(new_world, again, "imagined-refreshed")["policies"][1])
+    real = evaluate(
+        Evaluate(
+            out=out / "real", steerer=tuple(steerers), task=args.task, episodes=recipe.episodes, **judged
+        )
+    )
     stages["evaluate"] = [imagined, real]
 
     _require_results(stages)
@@ -94,8 +114,9 @@ def run(args: Demo) -> int:
         if not (out / "episodes.json").is_file():
             film(out, args.task, policy, steerer, world, args.seed)
 
-    result = _result(args, recipe, stages, imagined, real, watch.seconds)
+    result = _result(args, recipe, stages, dreams, real, watch.seconds)
     result["real_steps_between_world_and_evaluation"] = real_steps
+    result["promotion"] = asdict([promote(s, real) for s in steerers][-1])
     result["hashes"] = {k: {"before": frozen[k], "after": after[k]} for k in frozen}
     _write(args, result, stages)
     _table(result)
@@ -115,17 +136,26 @@ def _result(
     args: Demo,
     recipe: Recipe,
     stages: dict[str, list[Result]],
-    imagined: Result,
+    dreams: list[Result],
     real: Result,
     film_s: dict[str, float],
 ) -> Result:
     """The fields that every demo reports, from the results of its stages."""
-    rows = {"real": real["policies"], "imagined": imagined["policies"]}
+    rows = {"real": real["policies"], "imagined": dreams}
     keys = ("successes", "episodes", "rate", "low", "high")
     rates = {
         name: {where: {k: rows[where][i][k] for k in keys} for where in rows}
-        for i, name in enumerate(("base", "steered"))
+        for i, name in enumerate(("base", "steered", "steered_refresh")[: len(dreams)])
     }
+    differences = [{k: v for k, v in d.items() if k not in ("first", "second")} for d in real["differences"]]
+    refreshed: Result = {}
+    if args.refresh:
+        first = stages["refresh"][0]
+        refreshed["refresh"] = {
+            "episodes": first["episodes"],
+            "real_steps": first["steps"],
+            "paired_difference": differences[1],
+        }
     seconds = {name: round(sum(r["wall_clock_s"] for r in rs), 1) for name, rs in stages.items()}
     seconds = {"setup": _setup_seconds(), **seconds, **film_s}
     speed = {
@@ -137,9 +167,8 @@ def _result(
         "preset": args.preset,
         "master_seed": args.seed,
         **rates,
-        "paired_difference": {
-            k: v for k, v in real["differences"][0].items() if k not in ("first", "second")
-        },
+        "paired_difference": differences[0],
+        **refreshed,
         "gap": {n: rates[n]["real"]["rate"] - rates[n]["imagined"]["rate"] for n in rates},
         "wall_clock_s": {**seconds, "total": round(sum(seconds.values()), 1)},
         "speed": {**speed, "processes": real["processes"]},
@@ -195,6 +224,7 @@ def _table(result: Result) -> None:
     table = Table(
         title=f"demo: {result['task']}, seed {result['master_seed']}",
         caption=f"""steered - base: {d["mean"]:+.1%} [{d["low"]:+.1%}, {d["high"]:+.1%}] in the real simulator
+{"promoted" if result["promotion"]["promoted"] else "not promoted: no evidence that it helps"}
 {result["real_steps_between_world_and_evaluation"]} real steps while steering
 {speed["imagined_steps_per_s"]:,.0f} imagined steps/s, {speed["real_steps_per_s"]:,.0f} real
 {seconds["total"]:.0f} s ({stages})
@@ -205,7 +235,7 @@ def _table(result: Result) -> None:
     table.add_column(f"real simulator ({episodes['real']})", justify="right")
     table.add_column(f"imagined ({episodes['imagined']})", justify="right")
     table.add_column("gap", justify="right")
-    for name in ("base", "steered"):
+    for name in result["gap"]:
         real, imagined = (_interval(result[name][where]) for where in ("real", "imagined"))
         table.add_row(name, real, imagined, f"{result['gap'][name]:+.1%}")
     say(table)

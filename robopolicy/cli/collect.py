@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,9 +29,13 @@ class Collect:
     Attributes:
         out: folder of the dataset.
         task: what to do.
-        episodes: how many.
-        expert: who demonstrates: "mixed" (differing skill), "careful", or "random" (aimless actions).
+        episodes: how many; by default as many demonstrations as the task's recipe says.
+        expert: who demonstrates: "mixed" (differing skill), "careful", or "random" (aimless actions); by
+            default whom the task's recipe names.
+        where: condition on the start state, such as "cube_x < 0.02"; by default that of the task's recipe
+            for demonstrations, and none for a policy.
         policy: saved policy that acts instead of the expert.
+        steerer: saved steerer of that policy.
         noise: latent noise of the policy: "prior" as trained, "uniform" and "repeat" bounded (repeat: one
             vector for the whole chunk).
         bound: largest element of bounded noise.
@@ -41,9 +46,11 @@ class Collect:
 
     out: Path
     task: str = "lift"
-    episodes: int = 60
-    expert: str = "mixed"
+    episodes: int | None = None
+    expert: str | None = None
+    where: str | None = None
     policy: Path | None = None
+    steerer: Path | None = None
     noise: Literal["prior", "uniform", "repeat"] = "prior"
     bound: float = 1.5
     first: int = 0
@@ -69,20 +76,22 @@ def collect(args: Collect) -> Result:
 
 
 def _collect(args: Collect) -> Result:
+    from robopolicy.data.episodes import load_episodes
     from robopolicy.data.writer import EpisodeWriter
     from robopolicy.progress import Progress
     from robopolicy.rollout import rollout
-    from robopolicy.seeding import episode_seed
     from robopolicy.stats import wilson
     from robopolicy.types import Episode
     from sim.tasks import find_task
 
-    positive(episodes=args.episodes, processes=args.processes)
-    spec = find_task(args.task).spec
+    task = find_task(args.task)
+    recipe, spec = task.demonstrations, task.spec
+    episodes = recipe.episodes if args.episodes is None else args.episodes
+    positive(episodes=episodes, processes=args.processes)
     actor = _actor(args, spec)
-    seeds = _seeds(args, actor.stage, episode_seed)
+    shifted = recipe.where if actor.source == "expert" else ""
+    seeds = _seeds(args, actor, episodes, shifted if args.where is None else args.where)
     strategy = getattr(actor.policy, "strategy", lambda _: "")
-    successes = 0
 
     with EpisodeWriter(args.out, spec, args.task, actor.settings) as writer:
         missing = [s for s in seeds if s not in set(writer.seeds_done)]
@@ -94,29 +103,40 @@ def _collect(args: Collect) -> Result:
             ):
 
                 def keep(episode: Episode) -> None:
-                    nonlocal successes
                     writer.add(dataclasses.replace(episode, strategy=strategy(episode.seed)))
-                    successes += episode.success
                     bar.advance()
 
                 rollout(env, actor.policy, actor.steerer, missing, actor.source, keep)
-    fields: Result = {"task": args.task, "source": actor.source, "episodes": len(seeds)}
-    if len(missing) < len(seeds):
-        successes = _count_successes(args.out)
-    return fields | {"success": wilson(successes, len(seeds)).to_dict()}
+    recorded = load_episodes([args.out])
+    success = wilson(sum(e.success for e in recorded), len(recorded))
+    return {
+        "task": args.task,
+        "source": actor.source,
+        "episodes": len(recorded),
+        "steps": sum(e.length for e in recorded),
+        "success": success.to_dict(),
+    }
 
 
-def _seeds(args: Collect, stage: str, episode_seed: Any) -> list[int]:
-    try:
-        return [episode_seed(args.seed, stage, args.first + i) for i in range(args.episodes)]
-    except ValueError as e:
-        raise BadInput("seed, first, episodes", "inside the range of seeds", e) from e
+def _seeds(args: Collect, actor: _Actor, episodes: int, where: str) -> list[int]:
+    """Seeds of the first so many episodes that start where they should."""
+    from robopolicy.seeding import episode_seed
+    from sim.starts import condition, indices_where
+    from sim.tasks import find_task
 
+    def seed_of(index: int) -> int:
+        try:
+            return episode_seed(args.seed, actor.stage, args.first + index)
+        except ValueError as e:
+            raise BadInput("seed, first, episodes", "inside the range of seeds", e) from e
 
-def _count_successes(folder: Path) -> int:
-    from robopolicy.data.episodes import load_episodes
-
-    return sum(e.success for e in load_episodes([folder]))
+    indices: Sequence[int] = range(episodes)
+    if where:
+        actor.settings["where"] = where
+        condition(where, find_task(args.task).spec)  # refused before a simulator is started for it
+        with simulator(args.task, args.processes) as env:
+            indices = indices_where(where, env, seed_of, episodes)
+    return [seed_of(i) for i in indices]
 
 
 def _actor(args: Collect, spec: Spec) -> _Actor:
@@ -127,16 +147,17 @@ def _actor(args: Collect, spec: Spec) -> _Actor:
 
     settings: dict[str, Any] = {"seed": args.seed, "first": args.first}
     if args.policy is None:
-        if args.noise != "prior":
-            raise BadInput("noise", "a --policy whose noise it is", "none")
-        if args.expert == "random":
+        for name in ("noise", "steerer"):
+            if getattr(args, name) != getattr(Collect, name):
+                raise BadInput(name, "a --policy that it is for", "none")
+        task = find_task(args.task)
+        name = args.expert or task.demonstrations.expert
+        operators = choose("expert", {**task.experts(), "random": None}, name)
+        if operators is None:
             settings |= {"source": "random"}
             policy = RandomPolicy(spec)
             return _Actor(policy, PriorSteerer(), spec.chunk, "rollouts", "random", settings)
-        task = find_task(args.task)
-        operators = choose("expert", {**task.experts(), "random": None}, args.expert)
-        assert operators is not None
-        settings |= {"source": "expert", "expert": args.expert, "operators": dataclasses.asdict(operators)}
+        settings |= {"source": "expert", "expert": name, "operators": dataclasses.asdict(operators)}
         return _Actor(task.expert(spec, operators), PriorSteerer(), 1, "demos", "expert", settings)
 
     from robopolicy.policies.load import load_policy
@@ -145,6 +166,15 @@ def _actor(args: Collect, spec: Spec) -> _Actor:
     policy = load_policy(args.policy)
     spec.require(policy.spec, "policy")
     settings |= {"source": "policy", "policy": folder_hash(args.policy), "noise": args.noise}
+    if args.steerer:
+        from robopolicy.steering.load import load_steerer
+
+        if args.noise != "prior":
+            raise BadInput("noise", "prior, where a --steerer chooses it", args.noise)
+        need("steerer", [args.steerer])
+        settings |= {"source": "steered", "steerer": folder_hash(args.steerer)}
+        steerer = load_steerer(args.steerer, policy)
+        return _Actor(policy, steerer, spec.chunk, "rollouts", "steered", settings)
     if args.noise == "prior":
         return _Actor(policy, PriorSteerer(), spec.chunk, "rollouts", "policy", settings)
     steerer = UniformNoise(args.bound, args.noise == "repeat")

@@ -19,9 +19,12 @@ class Demo:
         task: what to learn.
         preset: "quick" for two cores, "full" for a graphics processor.
         seed: master seed.
+        refresh: real episodes of the steered policy from which the world model learns once more, before it
+            steers again; none by default.
     """
 
     out: Path = Path("runs/demo")
     task: str = "lift"
     preset: str = "quick"
     seed: int = 0
+    refresh: int = 0

@@ -45,6 +45,7 @@ class Deploy:
         episodes: how many.
         seed: master seed.
         lockstep: simulated time waits for the policy.
+        unproven: take a steerer that no real evaluation has promoted ("robopolicy promote").
         logs: folder for the logs of the processes.
         out: folder of the result.
     """
@@ -55,6 +56,7 @@ class Deploy:
     episodes: int = 1
     seed: int = 0
     lockstep: bool = False
+    unproven: bool = False
     logs: Path | None = None
     out: Path = Path("runs/deploy")
 
@@ -72,12 +74,16 @@ def deploy(args: Deploy) -> Result:
     from robopolicy.processes import stop_on_signals
     from robopolicy.results import write_result
     from robopolicy.stats import wilson
+    from robopolicy.steering.promotion import require_promotion
     from ros_nodes import deploy as ros
 
     need("policy", [args.policy])
     if args.steerer:
         need("steerer", [args.steerer])
-    options = {f.name: getattr(args, f.name) for f in dataclasses.fields(args) if f.name != "out"}
+        if not args.unproven:
+            require_promotion(args.steerer)
+    own = ("out", "unproven")
+    options = {f.name: getattr(args, f.name) for f in dataclasses.fields(args) if f.name not in own}
     report = ros.deploy(**options, stop=stop_on_signals(), on_episode=_say)
     success = wilson(report.successes, len(report.episodes)).to_dict()
     config = {"args": plain(args), "settings": {}}

@@ -81,6 +81,25 @@ class Imagine:
 
 
 @dataclass(frozen=True)
+class Promote:
+    """Let a steerer replace its base, if a real evaluation shows that it is better.
+
+    It must have been judged beside its base on at least 100 held-out episodes, and the 95% interval of the
+    paired difference must lie above zero. The verdict is left beside the steerer; "robopolicy deploy" asks
+    for it. Exit code 1 if it is not promoted.
+
+    Example: robopolicy promote --steerer runs/steerer --real runs/real/result.json
+
+    Attributes:
+        steerer: saved steerer.
+        real: result.json of "robopolicy evaluate".
+    """
+
+    steerer: Path
+    real: Path
+
+
+@dataclass(frozen=True)
 class Report:
     """Make one self-contained HTML page of a run.
 
@@ -254,6 +273,16 @@ def _seeds(seed: int, stage: str, episodes: int) -> list[int]:
         return [episode_seed(seed, stage, i) for i in range(episodes)]
     except ValueError as e:
         raise BadInput("seed, episodes", "inside the range of seeds", e) from e
+
+
+def promote(args: Promote) -> int:
+    """Judges the evidence; see `Promote`."""
+    from robopolicy.checkpoint import read_json
+    from robopolicy.steering import promotion
+
+    verdict = promotion.promote(args.steerer, read_json(args.real))
+    say(f"{'promoted' if verdict.promoted else 'not promoted'}: {verdict.reason}")
+    return 0 if verdict.promoted else 1
 
 
 def report(args: Report) -> int:
