@@ -40,6 +40,7 @@ class Field:
         role: what the numbers are, so that models can use geometry without knowing the task:
             "point" is a position of size 3 in the frame all points share; models may subtract points.
         elements: names of the single numbers; "name.0", "name.1", ... if empty.
+        moves: of an action, the point that it displaces by so much in one step, if there is one.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Field:
     high: float
     role: Role = "other"
     elements: tuple[str, ...] = ()
+    moves: str = ""
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -108,6 +110,10 @@ class Spec:
         names = [f.name for f in self.state]
         if len(set(names)) != len(names):
             raise BadInput("spec", "unique field names", names)
+        points = [f.name for f in self.state if f.role == "point"]
+        for f in self.action:
+            if f.moves and (f.moves not in points or f.size != 3):
+                raise BadInput(f"spec.{f.name}.moves", f"one of the points {points}, by 3 numbers", f.moves)
 
     @property
     def state(self) -> tuple[Field, ...]:

@@ -26,7 +26,7 @@ LIFT = Spec(
     ),
     action=(
         # Displacement asked of the Cartesian impedance controller within one control step.
-        Field("delta_pos", 3, "m", -0.05, 0.05, "command", ("dx", "dy", "dz")),
+        Field("delta_pos", 3, "m", -0.05, 0.05, "command", ("dx", "dy", "dz"), moves="eef_pos"),
         # Sign opens (-) or closes (+) the fingers at constant speed.
         Field("grip", 1, "1", -1.0, 1.0, "command", ("grip",)),
     ),
@@ -62,7 +62,16 @@ def metaworld_spec(task: str, horizon: int) -> Spec:
             Field("goal", 3, "m", -2.0, 3.0, "point", ("goal_x", "goal_y", "goal_z")),
         ),
         action=(
-            Field("delta_pos", 3, "m", -METAWORLD_STEP_M, METAWORLD_STEP_M, "command", ("dx", "dy", "dz")),
+            Field(
+                "delta_pos",
+                3,
+                "m",
+                -METAWORLD_STEP_M,
+                METAWORLD_STEP_M,
+                "command",
+                ("dx", "dy", "dz"),
+                moves="commanded",
+            ),
             # Effort with which the fingers close (+) or open (-).
             Field("grip", 1, "1", -1.0, 1.0, "command", ("grip",)),
         ),

@@ -16,7 +16,9 @@ _NEAR = 0.03
 class Geometry:
     """Features of observations (B, T, D): the last state, its change, and how points lie to each other.
 
-    Points are the Spec's fields of role "point"; they share one frame, so they may be subtracted.
+    Points are the Spec's fields of role "point"; they share one frame, so they may be subtracted. If the
+    action displaces one of them, where that point is going to be is integrated, not learned: what happens
+    in a chunk is decided by where its path meets an object, to the millimetre.
     """
 
     def __init__(self, spec: Spec):
@@ -30,13 +32,42 @@ class Geometry:
         robot = [points[f.name] for f in spec.proprio if f.name in points]
         objects = [points[f.name] for f in spec.objects if f.name in points]
         self.contacts = [(a, b) for a in robot for b in objects]
+        self.moved, self.by, self.others = slice(0), slice(0), list(points.values())
+        at = 0
+        for f in spec.action:
+            if f.moves:
+                self.moved, self.by = points[f.moves], slice(at, at + f.size)
+                self.others = [p for name, p in points.items() if name != f.moves]
+            at += f.size
         history = spec.state_dim * spec.obs_steps
-        self.dim = history + len(self.relation_names) + spec.chunk * spec.action_dim
+        path = spec.chunk * 3 * (1 + len(self.others)) if self.moved.stop else 0
+        self.dim = history + len(self.relation_names) + spec.chunk * spec.action_dim + path
 
-    def __call__(self, obs: Tensor, actions: Tensor) -> Tensor:
-        """(B, dim) raw features of (B, T, D) states and (B, K, A) actions."""
+    def __call__(self, obs: Tensor, actions: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """(B, dim) raw features of (B, T, D) states and (B, K, A) actions.
+
+        Args:
+            obs: what was seen.
+            actions: what will be done.
+            low: (D,) smallest states that occur; no point goes further.
+            high: (D,) largest states.
+        """
         last, change = obs[:, -1], obs[:, 1:] - obs[:, :-1]
-        return torch.cat([last, change.flatten(1), self.relations(last), actions.flatten(1)], -1)
+        parts = [last, change.flatten(1), self.relations(last), actions.flatten(1)]
+        if self.moved.stop:
+            path = self.path(last, actions, low, high)
+            parts.append((path - last[:, None, self.moved]).flatten(1))
+            parts += [((path - last[:, None, p]) / _NEAR).tanh().flatten(1) for p in self.others]
+        return torch.cat(parts, -1)
+
+    def path(self, last: Tensor, actions: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """(B, K, 3) where the point that the actions (B, K, A) displace is led from states (B, D)."""
+        point, steps = last[:, self.moved], []
+        for action in actions[..., self.by].unbind(1):
+            # It stops at the border, and starts back from there.
+            point = torch.maximum(torch.minimum(point + action, high[self.moved]), low[self.moved])
+            steps.append(point)
+        return torch.stack(steps, 1)
 
     def relations(self, states: Tensor) -> Tensor:
         """(..., R) how the points of states (..., D) lie to each other, as `relation_names` says."""

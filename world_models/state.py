@@ -37,6 +37,8 @@ class StateWorldModel(nn.Module):
     success_mean: Tensor
     success_std: Tensor
     state_std: Tensor
+    seen_low: Tensor
+    seen_high: Tensor
     state_low: Tensor
     state_high: Tensor
     doubt_scale: Tensor
@@ -64,6 +66,8 @@ class StateWorldModel(nn.Module):
             "success_mean": (seen,),
             "success_std": (seen,),
             "state_std": (spec.state_dim,),
+            "seen_low": (spec.state_dim,),
+            "seen_high": (spec.state_dim,),
             "state_low": (spec.state_dim,),
             "state_high": (spec.state_dim,),
             "doubt_scale": (1,),
@@ -74,7 +78,8 @@ class StateWorldModel(nn.Module):
 
     def condition(self, obs: Tensor, actions: Tensor) -> Tensor:
         """(B, cond_dim) normalised features."""
-        return (self.geometry(obs, actions) - self.feature_mean) / self.feature_std
+        features = self.geometry(obs, actions, self.seen_low, self.seen_high)
+        return (features - self.feature_mean) / self.feature_std
 
     def encode(self, change: Tensor, cond: Tensor) -> Tensor:
         """Normalised target of the denoisers for a change of state (B, K*D); see the module's formulas."""

@@ -85,15 +85,17 @@ def windows(episodes: list[Episode], spec: Spec) -> Windows:
 
 def fit_statistics(model: StateWorldModel, data: Windows) -> None:
     """Closed forms: feature and state statistics, ridge mean, scale of what the ridge leaves."""
-    features = model.geometry(data.obs, data.actions)
+    states = data.future[data.mask > 0]
+    low, high = states.amin(0), states.amax(0)
+    model.seen_low.copy_(torch.minimum(low, data.obs.amin((0, 1))))
+    model.seen_high.copy_(torch.maximum(high, data.obs.amax((0, 1))))
+    features = model.geometry(data.obs, data.actions, model.seen_low, model.seen_high)
     model.feature_mean.copy_(features.mean(0))
     model.feature_std.copy_(features.std(0).clamp_min(1e-4))
-    states = data.future[data.mask > 0]
     judged = torch.cat([states, model.geometry.relations(states)], -1)
     model.success_mean.copy_(judged.mean(0))
     model.success_std.copy_(judged.std(0).clamp_min(1e-4))
     model.state_std.copy_(states.std(0).clamp_min(1e-4))
-    low, high = states.amin(0), states.amax(0)
     valid = torch.from_numpy(model.spec.state_range)
     model.state_low.copy_(torch.maximum(low - 0.02 * (high - low), valid[0]))
     model.state_high.copy_(torch.minimum(high + 0.02 * (high - low), valid[1]))

@@ -62,9 +62,10 @@ def run(args: Demo) -> int:
     out = args.out
     demos, world, policy, steerer = (out / n for n in ("demos", "world", "policy", "steerer"))
     common: dict[str, Any] = {"seed": args.seed}
+    parallel: dict[str, Any] = {**common, "processes": args.processes}
 
     def data(name: str, episodes: int | None, first: int = 0, **how: Any) -> Result:
-        return collect(Collect(out / name, args.task, episodes, first=first, **how, **common))
+        return collect(Collect(out / name, args.task, episodes, first=first, **how, **parallel))
 
     stages: dict[str, list[Result]] = {}
     stages["collect"] = [data("demos", recipe.demos)]
@@ -78,7 +79,7 @@ def run(args: Demo) -> int:
     ]
     rollouts = tuple(out / f"rollouts-{n}" for n in ("prior", "uniform", "repeat"))
     everything = (demos, *rollouts, out / "random")
-    stages["train_world"] = [train_world(TrainWorld(everything, world, preset=args.preset, **common))]
+    stages["train_world"] = [train_world(TrainWorld(everything, world, preset=args.preset, **parallel))]
     frozen, real_steps = _hashes(policy, world), _real_steps()
     stages["steer"] = [steer(Steer(world, policy, rollouts, steerer, preset=args.preset, **common))]
     judged = {"policy": (policy,), **common}
@@ -96,16 +97,13 @@ def run(args: Demo) -> int:
         seen = (*rollouts, more)
         stages["refresh"] = [
             data(more.name, args.refresh, 40_000, policy=policy, steerer=steerer),
-            train_world(TrainWorld((*everything, more), new_world, preset=args.preset, **common)),
+            train_world(TrainWorld((*everything, more), new_world, preset=args.preset, **parallel)),
             steer(Steer(new_world, policy, seen, again, preset=args.preset, **common)),
         ]
         steerers.append(again)
         dreams.append(dream(new_world, again, "imagined-refreshed")["policies"][1])
-    real = evaluate(
-        Evaluate(
-            out=out / "real", steerer=tuple(steerers), task=args.task, episodes=recipe.episodes, **judged
-        )
-    )
+    exam = {"task": args.task, "episodes": recipe.episodes, "processes": args.processes, **judged}
+    real = evaluate(Evaluate(out=out / "real", steerer=tuple(steerers), **exam))
     stages["evaluate"] = [imagined, real]
 
     _require_results(stages)
@@ -141,6 +139,8 @@ def _result(
     film_s: dict[str, float],
 ) -> Result:
     """The fields that every demo reports, from the results of its stages."""
+    from sim.tasks import find_task
+
     rows = {"real": real["policies"], "imagined": dreams}
     keys = ("successes", "episodes", "rate", "low", "high")
     rates = {
@@ -164,6 +164,7 @@ def _result(
     }
     return {
         "task": args.task,
+        "imperfection": find_task(args.task).demonstrations.imperfection,
         "preset": args.preset,
         "master_seed": args.seed,
         **rates,

@@ -21,6 +21,7 @@ class Demo:
         seed: master seed.
         refresh: real episodes of the steered policy from which the world model learns once more, before it
             steers again; none by default.
+        processes: simulators, or trainings of the world model, that run at the same time; changes no number.
     """
 
     out: Path = Path("runs/demo")
@@ -28,3 +29,4 @@ class Demo:
     preset: str = "quick"
     seed: int = 0
     refresh: int = 0
+    processes: int = 2

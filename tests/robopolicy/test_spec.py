@@ -108,6 +108,8 @@ def test_impossible_fields_are_refused(change, field):
         ({"fps": float("inf")}, "spec.fps"),
         ({"action": ()}, "spec.action"),
         ({"objects": LIFT.proprio}, "spec"),
+        ({"action": (Field("x", 3, "m", 0.0, 1.0, moves="nothing"),)}, "spec.x.moves"),
+        ({"action": (Field("x", 2, "m", 0.0, 1.0, moves="eef_pos"),)}, "spec.x.moves"),
     ],
 )
 def test_impossible_specs_are_refused(change, field):

@@ -33,7 +33,7 @@ def evaluation(steerer: Path, low: float, episodes: int = 100, **changes: Any) -
     return {"verb": "evaluate", "policies": rows, "differences": [difference], **changes}
 
 
-@pytest.mark.parametrize("low, promoted", [(0.01, True), (0.0, False), (-0.3, False)])
+@pytest.mark.parametrize(("low", "promoted"), [(0.01, True), (0.0, False), (-0.3, False)])
 def test_promotion_interval_decides(steerer, low, promoted):
     assert promote(steerer, evaluation(steerer, low)).promoted is promoted
     if promoted:
