@@ -212,7 +212,7 @@ def _candidates(spec: Spec, policies: Sequence[Path], steerers: Sequence[Path]) 
     labels = _labels([*policies, *steerers])
     candidates: list[_Candidate] = []
     for folder in policies:
-        policy = load_policy(folder)
+        policy = load_policy(folder, spec)
         spec.require(policy.spec, "policy")
         hashes = {"policy": folder_hash(folder)}
         candidates.append(_Candidate(labels[folder], policy, None, hashes))

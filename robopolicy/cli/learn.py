@@ -159,7 +159,8 @@ def steer(args: Steer) -> Result:
             positive(doubt_limit=args.doubt_limit)
         need("world", [args.world])
         need("policy", [args.policy])
-        world, policy = load_world(args.world), load_policy(args.policy)
+        world = load_world(args.world)
+        policy = load_policy(args.policy, world.spec)
         world.spec.require(policy.spec, "policy")
         for folder in need("dataset", args.dataset):
             world.spec.require(dataset_info(folder)[0], str(folder))
