@@ -2,7 +2,7 @@
 # demo    the whole chain on one task
 # test    all tests, with coverage
 # lint    style and types
-# bench   speed against plain robosuite
+# bench   speed against plain robosuite and Stable-Baselines3
 # results the demos and ablations behind the README's numbers, resumable
 export OMP_NUM_THREADS := 1
 
@@ -59,6 +59,7 @@ lint: setup
 bench: setup
 	mkdir -p benchmarks/results
 	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.updates
 
 results: setup bench
 	for seed in $(SEEDS); do \

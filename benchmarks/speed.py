@@ -64,7 +64,7 @@ def main() -> None:
 
 def _real(processes: int) -> tuple[float, list[Episode]]:
     """Steps per second of the simulator under the policy, and the episodes it ran."""
-    policy = new_policy(LIFT, POLICY_PRESETS["quick"], PolicyWindows([_made_up()], LIFT), 0)
+    policy = new_policy(LIFT, POLICY_PRESETS["quick"], PolicyWindows([made_up()], LIFT), 0)
     env = SimVectorEnv(LIFT.task, processes)
     try:
         env.reset(seed=[episode_seed(0, "warmup", i) for i in range(processes)])
@@ -101,7 +101,7 @@ def _imagined(job: tuple[list[Episode], int]) -> float:
     return steps / (time.perf_counter() - began)
 
 
-def _made_up() -> Episode:
+def made_up() -> Episode:
     """A short episode inside the Spec's range, only to give an untrained policy its statistics."""
     rng = stream(0, "made-up")
     low, high = LIFT.state_range

@@ -123,8 +123,12 @@ def tensor_hash(tensors: Mapping[str, Tensor]) -> str:
 
 
 def folder_hash(folder: Path) -> str:
-    """sha256 of a sealed artefact: of its manifest, which holds the hash of every file."""
-    return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    """sha256 of an artefact: of its manifest, which holds the hash of every file; unsealed, of the files."""
+    if is_sealed(folder):
+        return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    files = sorted(p for p in folder.iterdir() if p.is_file())
+    entries = [(p.name, hashlib.sha256(p.read_bytes()).hexdigest()) for p in files]
+    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
 
 
 def seal(folder: Path, kind: str, spec: Spec, files: list[str]) -> None:

@@ -17,7 +17,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from robopolicy.errors import BadInput
-from robopolicy.protocols import WorldModel
+from robopolicy.protocols import Prediction, WorldModel
 
 
 class ImaginedEnv(VectorEnv):
@@ -86,12 +86,7 @@ class ImaginedEnv(VectorEnv):
         """Imagines one chunk (N, K, A) for every active slot."""
         spec, k = self.spec, self.spec.chunk
         active = self._active.clone()
-        noise = torch.zeros(self.num_envs, k, spec.state_dim)
-        for i in torch.nonzero(active)[:, 0].tolist():
-            rng = _random(int(self._seeds[i]), 1 + int(self._steps[i]))
-            noise[i] = torch.from_numpy(rng.standard_normal((k, spec.state_dim), np.float32))
-        states, success, doubt = self.world.predict(self._obs, torch.from_numpy(actions), noise)
-
+        states, success, doubt = self._predict(actions)
         sane = torch.isfinite(states).flatten(1).all(-1) & torch.isfinite(doubt)
         doubtful = active & sane & (doubt > self.doubt_limit)
         diverged = active & ~sane
@@ -123,6 +118,24 @@ class ImaginedEnv(VectorEnv):
         }
         truncated = (doubtful | diverged | out_of_time).numpy()
         return self._obs.numpy().copy(), won.float().numpy(), won.numpy(), truncated, info
+
+    def peek(self, actions: np.ndarray) -> np.ndarray:
+        """(N, K, D) the states that `step` would imagine for `actions` (N, K, A), without taking it.
+
+        Slots that have ended, or whose prediction is not finite, stay where they are.
+        """
+        states, _, _ = self._predict(actions)
+        moving = self._active & torch.isfinite(states).flatten(1).all(-1)
+        return torch.where(moving[:, None, None], states, self._obs[:, -1:]).numpy()
+
+    def _predict(self, actions: np.ndarray) -> Prediction:
+        """What the world model says of a chunk; the noise is a function of each slot's seed and step."""
+        size = (self.spec.chunk, self.spec.state_dim)
+        noise = torch.zeros(self.num_envs, *size)
+        for i in torch.nonzero(self._active)[:, 0].tolist():
+            rng = _random(int(self._seeds[i]), 1 + int(self._steps[i]))
+            noise[i] = torch.from_numpy(rng.standard_normal(size, np.float32))
+        return self.world.predict(self._obs, torch.from_numpy(actions), noise)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that `step` and `reset` change."""

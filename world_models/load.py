@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from robopolicy.checkpoint import load_strict, load_tensors, open_sealed, read_json, tensor_hash
 from robopolicy.config import WorldConfig, from_dict
+from robopolicy.errors import BadInput
 from world_models.state import StateWorldModel
 
 
@@ -21,6 +24,19 @@ def load_world(folder: Path) -> StateWorldModel:
     tensors, _ = load_tensors(folder / "model.safetensors")
     load_strict(model, tensors, str(folder / "model.safetensors"))
     return freeze(model)
+
+
+def start_states(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The real start states that the world model in `folder` was trained with, (M, T, D) each.
+
+    Returns:
+        Even rows, to practise from, and odd rows, to be judged from.
+    """
+    path = folder / "starts.safetensors"
+    starts = load_tensors(path)[0]["starts"].numpy()
+    if len(starts) < 2:
+        raise BadInput(str(path), "at least 2 start states", len(starts))
+    return starts[::2], starts[1::2]
 
 
 def freeze(model: StateWorldModel) -> StateWorldModel:

@@ -163,7 +163,7 @@ def _actor(args: Collect, spec: Spec) -> _Actor:
     from robopolicy.policies.load import load_policy
 
     need("policy", [args.policy])
-    policy = load_policy(args.policy)
+    policy = load_policy(args.policy, spec)
     spec.require(policy.spec, "policy")
     settings |= {"source": "policy", "policy": folder_hash(args.policy), "noise": args.noise}
     if args.steerer:

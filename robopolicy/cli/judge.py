@@ -147,9 +147,8 @@ def _evaluate(args: Evaluate) -> Result:
 
 def _imagine(args: Imagine) -> Result:
     from robopolicy.checkpoint import folder_hash
-    from robopolicy.cli.learn import start_states
     from world_models.imagined_env import ImaginedEnv
-    from world_models.load import load_world
+    from world_models.load import load_world, start_states
 
     positive(episodes=args.episodes, doubt_limit=args.doubt_limit)
     need("world", [args.world])
@@ -213,7 +212,7 @@ def _candidates(spec: Spec, policies: Sequence[Path], steerers: Sequence[Path]) 
     labels = _labels([*policies, *steerers])
     candidates: list[_Candidate] = []
     for folder in policies:
-        policy = load_policy(folder)
+        policy = load_policy(folder, spec)
         spec.require(policy.spec, "policy")
         hashes = {"policy": folder_hash(folder)}
         candidates.append(_Candidate(labels[folder], policy, None, hashes))

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from robopolicy.cli.common import Result, choose, need, positive, run, with_changes
-from robopolicy.errors import BadInput
 
 if TYPE_CHECKING:
     import numpy as np
@@ -154,13 +153,14 @@ def steer(args: Steer) -> Result:
         from robopolicy.policies.load import load_policy
         from robopolicy.steering import steer as steering
         from world_models.imagined_env import ImaginedEnv
-        from world_models.load import load_world, world_hash
+        from world_models.load import load_world, start_states, world_hash
 
         if args.doubt_limit is not None:
             positive(doubt_limit=args.doubt_limit)
         need("world", [args.world])
         need("policy", [args.policy])
-        world, policy = load_world(args.world), load_policy(args.policy)
+        world = load_world(args.world)
+        policy = load_policy(args.policy, world.spec)
         world.spec.require(policy.spec, "policy")
         for folder in need("dataset", args.dataset):
             world.spec.require(dataset_info(folder)[0], str(folder))
@@ -191,18 +191,3 @@ def steer(args: Steer) -> Result:
         return {**report, "doubt_limit": limit if isfinite(limit) else None}
 
     return run("steer", args, config, work)
-
-
-def start_states(world: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The real start states that a world model was trained with, (M, T, D) each.
-
-    Returns:
-        Even rows, to practise from, and odd rows, to be judged from.
-    """
-    from robopolicy.checkpoint import load_tensors
-
-    path = world / "starts.safetensors"
-    starts = load_tensors(path)[0]["starts"].numpy()
-    if len(starts) < 2:
-        raise BadInput(str(path), "at least 2 start states", len(starts))
-    return starts[::2], starts[1::2]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,15 +12,22 @@ from lerobot.processor import NormalizerProcessorStep, PolicyProcessorPipeline
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE, POLICY_PREPROCESSOR_DEFAULT_NAME
 from torch import Tensor, nn
 
-from robopolicy.checkpoint import load_strict, load_tensors, open_sealed, tensor_hash
+from robopolicy.checkpoint import (
+    PROGRESS,
+    is_sealed,
+    load_strict,
+    load_tensors,
+    open_sealed,
+    read_json,
+    tensor_hash,
+)
 from robopolicy.errors import BadInput
+from robopolicy.policies.adapter import CONFIG, MODEL, LeRobotPolicy, check_features, open_lerobot
 from robopolicy.policies.diffusion.configuration_chunk_diffusion import ChunkDiffusionConfig
 from robopolicy.policies.diffusion.modeling_chunk_diffusion import ChunkDiffusionPolicy
 from robopolicy.protocols import Carry
 from robopolicy.spec import Spec
 
-MODEL = "model.safetensors"
-CONFIG = "config.json"
 PREPROCESSOR = f"{POLICY_PREPROCESSOR_DEFAULT_NAME}.json"
 
 
@@ -73,40 +79,38 @@ class ChunkPolicy(nn.Module):
         return tensor_hash(self.state_dict())
 
 
-def load_policy(folder: Path) -> ChunkPolicy:
-    """A frozen policy from a folder that `robopolicy.policies.train` wrote.
+def load_policy(folder: Path, spec: Spec | None = None) -> ChunkPolicy | LeRobotPolicy:
+    """A frozen policy from a folder that `robopolicy.policies.train` or LeRobot wrote.
+
+    Args:
+        folder: sealed, with a Spec of its own, or a LeRobot checkpoint.
+        spec: what the numbers of a LeRobot checkpoint mean, which it does not say itself.
 
     Raises:
         BadInput: if any file is missing, damaged, or does not fit the others.
     """
-    spec = open_sealed(folder, "policy")
+    if spec is None or is_sealed(folder) or (folder / PROGRESS).exists():
+        spec = open_sealed(folder, "policy")
+    read_json(folder / CONFIG)  # LeRobot would look for a missing one on the Hub
     try:
         config = PreTrainedConfig.from_pretrained(folder)
-    except (ParsingError, ValueError, TypeError, KeyError, json.JSONDecodeError) as e:
+    except (ParsingError, ValueError, TypeError, KeyError) as e:
         raise BadInput(f"{folder}/{CONFIG}", "a policy configuration", e) from e
-    if not isinstance(config, ChunkDiffusionConfig):
-        raise BadInput(f"{folder}/{CONFIG}:type", "chunk_diffusion", config.type)
-    _check_fit(config, spec, f"{folder}/{CONFIG}")
-    policy = ChunkPolicy(spec, ChunkDiffusionPolicy(config), _stats(folder))
-    load_strict(policy.core, load_tensors(folder / MODEL)[0], str(folder / MODEL))
+    if isinstance(config, ChunkDiffusionConfig):
+        policy = _open_chunk(folder, spec, config)
+    else:
+        policy = open_lerobot(folder, spec, config)
     return policy.eval().requires_grad_(False)
 
 
-def _check_fit(config: ChunkDiffusionConfig, spec: Spec, where: str) -> None:
-    """Refuses a configuration whose sizes are not the Spec's."""
-    features = {**(config.input_features or {}), **(config.output_features or {})}
-    sizes = {
-        OBS_STATE: spec.proprio_dim,
-        OBS_ENV_STATE: spec.state_dim - spec.proprio_dim,
-        ACTION: spec.action_dim,
-    }
-    wanted = {name: (size,) for name, size in sizes.items() if size}
-    got = {name: tuple(feature.shape) for name, feature in features.items()}
-    if got != wanted:
-        raise BadInput(f"{where}:features", f"{wanted}", got)
+def _open_chunk(folder: Path, spec: Spec, config: ChunkDiffusionConfig) -> ChunkPolicy:
+    check_features(config, spec, f"{folder}/{CONFIG}")
     if (config.horizon, config.n_obs_steps) != (spec.chunk, spec.obs_steps):
         got = f"{config.horizon}, {config.n_obs_steps}"
-        raise BadInput(f"{where}:horizon, n_obs_steps", f"{spec.chunk}, {spec.obs_steps}", got)
+        raise BadInput(f"{folder}/{CONFIG}:horizon, n_obs_steps", f"{spec.chunk}, {spec.obs_steps}", got)
+    policy = ChunkPolicy(spec, ChunkDiffusionPolicy(config), _stats(folder))
+    load_strict(policy.core, load_tensors(folder / MODEL)[0], str(folder / MODEL))
+    return policy
 
 
 def _stats(folder: Path) -> dict[str, dict[str, Tensor]]:

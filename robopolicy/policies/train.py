@@ -23,10 +23,11 @@ from robopolicy.data.episodes import dataset_info, load_episodes
 from robopolicy.data.windows import PolicyWindows
 from robopolicy.errors import BadInput
 from robopolicy.nets.ema import Ema
+from robopolicy.policies.adapter import CONFIG, MODEL
 from robopolicy.policies.diffusion.configuration_chunk_diffusion import ChunkDiffusionConfig
 from robopolicy.policies.diffusion.modeling_chunk_diffusion import ChunkDiffusionPolicy
 from robopolicy.policies.diffusion.processor_chunk_diffusion import make_chunk_diffusion_pre_post_processors
-from robopolicy.policies.load import CONFIG, MODEL, ChunkPolicy
+from robopolicy.policies.load import ChunkPolicy
 from robopolicy.seeding import torch_seed
 from robopolicy.spec import Spec
 from robopolicy.train import fit, load_optimizer_state, optimizer_state, seeded_init, warm_cosine

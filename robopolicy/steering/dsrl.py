@@ -70,12 +70,17 @@ class Dsrl:
         own = self.config.dsrl
         if self.replay.count < own.learning_starts or not own.updates:
             return metrics | {"loss": 0.0}
+        return metrics | self.learn(generator)
+
+    def learn(self, generator: Generator) -> dict[str, float]:
+        """Makes `updates` gradient updates on transitions drawn from the replay."""
+        own = self.config.dsrl
         rows = self.replay.sample(own.updates * own.batch, generator)
         eps = torch.randn(own.updates, 2, own.batch, self.actor.size, generator=generator)
         logs = [self._update(r, e) for r, e in zip(rows.split(own.batch), eps, strict=True)]
         loss, value, entropy = torch.stack(logs).mean(0).tolist()
         alpha = self.log_alpha.exp().item()
-        return metrics | {"loss": loss, "value": value, "entropy": entropy, "alpha": alpha}
+        return {"loss": loss, "value": value, "entropy": entropy, "alpha": alpha}
 
     @torch.no_grad()
     def _imagine(self, generator: Generator) -> dict[str, float]:

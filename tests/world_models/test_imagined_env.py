@@ -4,39 +4,15 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_policy, tiny_spec
+from scripted_world import SPEC, STARTS, ScriptedWorld
+from tiny import tiny_policy
 
 from robopolicy.errors import BadInput
-from robopolicy.protocols import Prediction
 from robopolicy.rollout import PriorSteerer, rollout
 from world_models.imagined_env import ImaginedEnv
 
-SPEC = tiny_spec()
 K, D = SPEC.chunk, SPEC.state_dim
-STARTS = np.random.default_rng(0).uniform(-0.5, 0.5, (7, SPEC.obs_steps, D)).astype(np.float32)
 SEEDS = list(range(20, 84))
-
-
-class ScriptedWorld:
-    """The hand follows its actions and some noise; doubt, success and divergence are scripted.
-
-    Args:
-        won_above: height of the hand from which the task is achieved.
-        doubt: of every chunk.
-        broken: whether every state is NaN.
-    """
-
-    def __init__(self, won_above: float = np.inf, doubt: float = 0.1, broken: bool = False):
-        self.spec, self.won_above, self.doubt, self.broken = SPEC, won_above, doubt, broken
-
-    def predict(self, obs, actions, noise):
-        states = obs[:, -1:].repeat(1, K, 1)
-        states[..., :3] += actions.cumsum(1)
-        states += 1e-3 * noise
-        if self.broken:
-            states = states * torch.nan
-        success = (states[..., 2] > self.won_above).float()
-        return Prediction(states, success, torch.full((len(obs),), self.doubt))
 
 
 def env_of(world=None, num_envs=3, **settings):

@@ -76,12 +76,12 @@ def test_dataset_is_no_policy(tmp_path):
         load_policy(root)
 
 
-def test_configuration_of_another_policy_type_is_refused(folder):
+def test_configuration_of_a_policy_with_other_features_is_refused(folder):
     from lerobot.policies.act.configuration_act import ACTConfig
 
     ACTConfig(device="cpu", push_to_hub=False)._save_pretrained(folder)
     reseal(folder)
-    with pytest.raises(BadInput, match="chunk_diffusion"):
+    with pytest.raises(BadInput, match="features"):
         load_policy(folder)
 
 

@@ -1,0 +1,143 @@
+"""Gradient updates per second of DSRL against Stable-Baselines3's soft actor-critic, on one core, in one run.
+
+    python -m benchmarks.updates [FILE]
+
+The reference DSRL trains with Stable-Baselines3's SAC. Both sides have the same networks (LayerNorm
+included), sizes of observation and action, batch, twin critics, tuned temperature and transitions, and draw
+their own batches. They take turns, so that whatever else the machine does slows both.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import gymnasium
+import numpy as np
+import torch
+from stable_baselines3 import SAC
+from stable_baselines3.common.logger import configure
+from torch import Generator, nn
+
+from benchmarks.speed import made_up
+from robopolicy.checkpoint import write_json
+from robopolicy.config import POLICY_PRESETS, STEER_PRESETS, WORLD_PRESETS
+from robopolicy.data.windows import PolicyWindows
+from robopolicy.policies.train import new_policy
+from robopolicy.results import hardware, versions
+from robopolicy.steering.dsrl import Dsrl
+from robopolicy.steering.replay import Batch
+from sim.tasks import LIFT
+from world_models.imagined_env import ImaginedEnv
+from world_models.state import StateWorldModel
+
+RESULTS = Path(__file__).parent / "results" / "updates.json"
+_CONFIG = STEER_PRESETS["quick"]
+_ROUNDS, _TURN, _TRANSITIONS = 15, 120, 5000
+
+
+class NormReLU(nn.Sequential):
+    """What `robopolicy.steering.networks.Mlp` has between its layers, where its peer has an activation."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.LayerNorm(_CONFIG.hidden, elementwise_affine=False), nn.ReLU())
+
+
+class Sizes(gymnasium.Env):
+    """Only spaces: nothing is ever done in it."""
+
+    def __init__(self, features: int, latent: int):
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (features,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-1, 1, (latent,), np.float32)
+
+
+def main() -> None:
+    """Measures both sides by turns, prints the ratio and writes the results file."""
+    torch.set_num_threads(1)
+    generator = Generator().manual_seed(0)
+    ours = our_side(generator)
+    data = transitions(_TRANSITIONS, ours.steerer.features.size, ours.actor.size, generator)
+    ours.replay.add(data)
+    theirs, own = their_side(data), _CONFIG.dsrl
+    sides: dict[str, Callable[[], Any]] = {
+        "robopolicy": lambda: [ours.learn(generator) for _ in range(_TURN // own.updates)],
+        "stable_baselines3": lambda: theirs.train(_TURN, own.batch),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(1 + _ROUNDS):
+        for name, work in sides.items():
+            began = time.perf_counter()
+            work()
+            if turn:  # the first warms up
+                rates[name].append(_TURN / (time.perf_counter() - began))
+    medians = {name: statistics.median(rate) for name, rate in rates.items()}
+    ratio = medians["robopolicy"] / medians["stable_baselines3"]
+    result = {
+        "schema": 1,
+        "updates_per_s": {name: round(rate, 1) for name, rate in medians.items()},
+        "ratio": round(ratio, 2),
+        "config": {
+            "features": data.features.shape[1],
+            "latent": data.latent.shape[1],
+            "hidden": [_CONFIG.hidden] * _CONFIG.layers,
+            "batch": own.batch,
+            "rounds": _ROUNDS,
+            "updates_per_round": _TURN,
+        },
+        "versions": versions() | {"stable_baselines3": version("stable-baselines3")},
+        "hardware": hardware(),
+    }
+    write_json(Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS, result)
+    print(", ".join(f"{name} {rate:,.0f} updates/s" for name, rate in medians.items()) + f": {ratio:.2f}x")
+
+
+def transitions(count: int, features: int, latent: int, generator: Generator) -> Batch:
+    """Made-up ones: how long an update takes does not depend on them."""
+    return Batch(
+        features=torch.randn(count, features, generator=generator),
+        latent=2 * torch.rand(count, latent, generator=generator) - 1,
+        reward=torch.rand(count, generator=generator),
+        following=torch.randn(count, features, generator=generator),
+        discount=torch.full((count,), _CONFIG.gamma),
+    )
+
+
+def our_side(generator: Generator) -> Dsrl:
+    """DSRL for Lift's sizes, with untrained models that are never asked."""
+    episode = made_up()
+    policy = new_policy(LIFT, POLICY_PRESETS["quick"], PolicyWindows([episode], LIFT), 0)
+    starts = np.repeat(episode.states[None, :1], LIFT.obs_steps, 1)
+    env = ImaginedEnv(StateWorldModel(LIFT, WORLD_PRESETS["quick"]), starts, 1)
+    # gymnasium means something else by `spec`, so its type hides ours.
+    return Dsrl(policy, cast(Any, env), [episode], _CONFIG, generator)
+
+
+def their_side(data: Batch) -> SAC:
+    """SAC with the same settings, its replay filled with `data`."""
+    own = _CONFIG.dsrl
+    peer = SAC(
+        "MlpPolicy",
+        Sizes(data.features.shape[1], data.latent.shape[1]),
+        learning_rate=own.lr,
+        buffer_size=own.capacity,
+        batch_size=own.batch,
+        tau=own.tau,
+        gamma=_CONFIG.gamma,
+        ent_coef=f"auto_{own.alpha}",
+        policy_kwargs={"net_arch": [_CONFIG.hidden] * _CONFIG.layers, "activation_fn": NormReLU},
+        device="cpu",
+        seed=0,
+    )
+    peer.set_logger(configure(None, []))
+    for f, u, r, n, _ in zip(*(x.numpy() for x in data), strict=True):
+        peer.replay_buffer.add(f[None], n[None], u[None], r[None], np.zeros(1, bool), [{}])  # pyright: ignore
+    return peer
+
+
+if __name__ == "__main__":
+    main()
