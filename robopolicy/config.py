@@ -49,38 +49,56 @@ class WorldConfig:
     """A state world model.
 
     Attributes:
-        members: denoisers in the ensemble; trained in parallel processes.
+        members: regressors in the ensemble; trained in parallel processes.
+        stride: steps imagined at once; the largest divisor of the chunk up to this is taken.
         width: hidden units.
         blocks: residual blocks.
         steps: updates per member.
         batch_size: windows per update.
         lr: peak learning rate.
+        feature_noise: noise on the features while training, as a share of their spread.
+        contact_share: share of each batch drawn from windows that begin near contact.
+        residual: how the members' errors are sampled: "diffusion", "gaussian" (as if independent of where
+            they happen) or "none".
+        latent: principal components of the errors that are sampled.
+        error_steps: updates of the errors' denoiser.
         sample_steps: Euler steps of the sampler.
         success_steps: updates of the success head.
         success_sparsity: how hard it is for a number of the state to be used by the success head.
-        history_noise: noise on the conditioning history, as a share of each feature's change per step.
-        contact_share: share of each batch drawn from windows that begin near contact.
         held_out: share of episodes kept for calibration.
     """
 
-    members: int = 2
+    members: int = 3
+    stride: int = 4
     width: int = 256
     blocks: int = 3
-    steps: int = 4000
+    steps: int = 3000
     batch_size: int = 256
     lr: float = 1e-3
+    feature_noise: float = 0.1
+    contact_share: float = 0.25
+    residual: Literal["diffusion", "gaussian", "none"] = "diffusion"
+    latent: int = 24
+    error_steps: int = 3000
     sample_steps: int = 4
     success_steps: int = 3000
     success_sparsity: float = 1.0
-    history_noise: float = 0.0
-    contact_share: float = 0.5
     held_out: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("members", "stride", "width", "blocks", "batch_size", "latent", "sample_steps"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"world {name}", "a positive integer", getattr(self, name))
+        if self.residual not in ("diffusion", "gaussian", "none"):
+            raise BadInput("world residual", "diffusion, gaussian or none", self.residual)
 
 
 WORLD_PRESETS = {
     "quick": WorldConfig(),
-    "full": WorldConfig(members=5, width=512, steps=30_000, sample_steps=6),
-    "tiny": WorldConfig(members=2, width=32, blocks=1, steps=30, batch_size=64, sample_steps=2),
+    "full": WorldConfig(members=5, width=512, steps=30_000, error_steps=30_000, sample_steps=6),
+    "tiny": WorldConfig(
+        members=2, width=32, blocks=1, steps=30, error_steps=30, batch_size=64, sample_steps=2
+    ),
 }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -55,21 +55,19 @@ class Denoiser(nn.Module):
             h = block(h)
         return x * SIGMA_DATA**2 / total + self.out(h) * sigma * SIGMA_DATA * total.rsqrt()
 
-    def loss(self, clean: Tensor, cond: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
-        """EDM loss on the masked elements, weighted so that F's target has unit variance.
+    def loss(self, clean: Tensor, cond: Tensor, generator: torch.Generator) -> Tensor:
+        """EDM loss, weighted so that F's target has unit variance.
 
         Args:
             clean: (B, dim) target.
             cond: (B, cond_dim) condition.
-            mask: (B, dim) 1 where the target is known.
             generator: of noise level and noise.
         """
         level = torch.randn(len(clean), 1, generator=generator)
         sigma = (level * 1.4 - 0.4).exp()  # covers the sampler's 0.02 .. 10 within 2 sigma
         noisy = clean + sigma * torch.randn(clean.shape, generator=generator)
         weight = (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2
-        error = (self(noisy, sigma, cond) - clean) ** 2 * weight * mask
-        return error.sum() / mask.sum()
+        return ((self(noisy, sigma, cond) - clean) ** 2 * weight).mean()
 
 
 def _fourier(x: Tensor) -> Tensor:
@@ -84,32 +82,20 @@ def karras_levels(steps: int, high: float = 10.0, low: float = 0.02, rho: float 
     return [(high ** (1 / rho) + r * (low ** (1 / rho) - high ** (1 / rho))) ** rho for r in ramp] + [0.0]
 
 
-def euler_sample(
-    members: Sequence[Callable[[Tensor, Tensor, Tensor], Tensor]],
-    cond: Tensor,
-    noise: Tensor,
-    levels: Sequence[float],
-) -> tuple[Tensor, Tensor]:
-    """Samples with an ensemble: Euler's method, each step by the next member in turn.
-
-    At the highest level a denoised estimate is the member's conditional mean, so the spread of the
-    members there is the epistemic uncertainty.
+def euler_sample(net: Denoiser, cond: Tensor, noise: Tensor, levels: Sequence[float]) -> Tensor:
+    """Samples by Euler's method (Karras et al. 2022, algorithm 1 without its second order).
 
     Args:
-        members: denoisers of one quantity.
+        net: denoiser.
         cond: (B, cond_dim).
         noise: (B, dim) standard normal.
         levels: from `karras_levels`.
 
     Returns:
-        The sample (B, dim) and the standard deviation of the members' means (B, dim).
+        The sample (B, dim).
     """
     x = noise * levels[0]
-    first = torch.stack([m(x, x.new_full((len(x), 1), levels[0]), cond) for m in members])
-    spread = first.std(0) if len(members) > 1 else torch.zeros_like(first[0])
-    clean = first[0]
-    for i, (now, after) in enumerate(itertools.pairwise(levels)):
-        if i:
-            clean = members[i % len(members)](x, x.new_full((len(x), 1), now), cond)
+    for now, after in itertools.pairwise(levels):
+        clean = net(x, x.new_full((len(x), 1), now), cond)
         x = clean + (x - clean) * (after / now)
-    return x, spread
+    return x

@@ -19,9 +19,14 @@ class Geometry:
     Points are the Spec's fields of role "point"; they share one frame, so they may be subtracted. If the
     action displaces one of them, where that point is going to be is integrated, not learned: what happens
     in a chunk is decided by where its path meets an object, to the millimetre.
+
+    Args:
+        spec: what the numbers mean.
+        steps: actions at once; by default a whole chunk.
     """
 
-    def __init__(self, spec: Spec):
+    def __init__(self, spec: Spec, steps: int = 0):
+        steps = steps or spec.chunk
         points = {f.name: spec.slice_of(f.name) for f in spec.state if f.role == "point"}
         self.pairs = list(combinations(points.values(), 2))
         self.relation_names = [
@@ -40,8 +45,8 @@ class Geometry:
                 self.others = [p for name, p in points.items() if name != f.moves]
             at += f.size
         history = spec.state_dim * spec.obs_steps
-        path = spec.chunk * 3 * (1 + len(self.others)) if self.moved.stop else 0
-        self.dim = history + len(self.relation_names) + spec.chunk * spec.action_dim + path
+        path = steps * 3 * (1 + len(self.others)) if self.moved.stop else 0
+        self.dim = history + len(self.relation_names) + steps * spec.action_dim + path
 
     def __call__(self, obs: Tensor, actions: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """(B, dim) raw features of (B, T, D) states and (B, K, A) actions.

@@ -1,15 +1,21 @@
-"""A diffusion world model over physical states: next states, success and doubt for a whole chunk.
+"""A world model over physical states: next states, success and doubt for a whole chunk.
 
-    robot:    next = last + linear mean(features) + scale * EDM
-    objects:  next = last + epsilon * sinh(scale * EDM)
+A chunk is imagined a few steps at a time. The change of the state over these steps is
 
-The linear mean (closed-form ridge) explains the robot's free motion; the diffusion ensemble adds what
-is left. Objects mostly do not move at all: the sinh gives "not at all" a resolution of micrometres and
-still reaches centimetres, so that an untouched object does not drift while imagination goes on. One
-call predicts all K steps of a chunk.
+    robot     linear mean + scale * v
+    objects   0 if it stays where it is, else linear mean + scale * v
+    (v, moves) = mean of an ensemble of regressors + basis * latent
+
+The linear mean (closed-form ridge) explains free motion, the regressors what contact does to it. What they
+leave open, such as whether a grasp slips, is sampled: EDM diffusion of the `latent` coordinates of the
+errors that the regressors make on episodes they were not trained with (residual diffusion as in CorrDiff,
+Mardani et al. 2023, arXiv 2309.15214). An object that nobody touches stays exactly where it is, however long
+imagination goes on. Doubt is how much the regressors, each of which has seen other episodes, disagree.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +25,27 @@ from robopolicy.protocols import Prediction
 from robopolicy.spec import Spec
 from world_models.denoiser import Denoiser, euler_sample, karras_levels
 from world_models.features import Geometry
+from world_models.regressor import Regressor
+
+
+class Guess(NamedTuple):
+    """What the regressors say; k steps, F objects.
+
+    Attributes:
+        cond: (B, C) normalised features.
+        members: (E, B, k*D + k*F) what each says.
+        mean: (B, k*D + k*F) their mean.
+        spread: (B,) how much the states that they lead to differ, in units of each number's spread.
+    """
+
+    cond: Tensor
+    members: Tensor
+    mean: Tensor
+    spread: Tensor
 
 
 class StateWorldModel(nn.Module):
-    """Ensemble of residual denoisers, a success head and calibrated doubt; implements `WorldModel`.
+    """Regressors, diffusion of their errors, a success head and doubt; implements `WorldModel`.
 
     Args:
         spec: what the numbers mean.
@@ -31,9 +54,11 @@ class StateWorldModel(nn.Module):
 
     feature_mean: Tensor
     feature_std: Tensor
-    ridge: Tensor
+    linear: Tensor
     scale: Tensor
-    epsilon: Tensor
+    still: Tensor
+    basis: Tensor
+    usual_spread: Tensor
     success_mean: Tensor
     success_std: Tensor
     state_std: Tensor
@@ -42,17 +67,20 @@ class StateWorldModel(nn.Module):
     state_low: Tensor
     state_high: Tensor
     doubt_scale: Tensor
-    is_object: Tensor
 
     def __init__(self, spec: Spec, config: WorldConfig):
         super().__init__()
         self.spec, self.config = spec, config
-        self.geometry = Geometry(spec)
+        self.steps = max(k for k in range(1, config.stride + 1) if spec.chunk % k == 0)
+        self.geometry = Geometry(spec, self.steps)
+        self.objects = [spec.slice_of(f.name) for f in spec.objects]
         self.levels = karras_levels(config.sample_steps)
-        cond, out = self.geometry.dim, spec.chunk * spec.state_dim
+        cond, values, flags = self.geometry.dim, self.steps * spec.state_dim, self.steps * len(self.objects)
+        self.latent = min(config.latent, values)
         self.members = nn.ModuleList(
-            Denoiser(out, cond, config.width, config.blocks) for _ in range(config.members)
+            Regressor(cond, values, flags, config.width, config.blocks) for _ in range(config.members)
         )
+        self.denoiser = Denoiser(self.latent, cond + values + flags + 1, config.width, config.blocks)
         seen = spec.state_dim + len(self.geometry.relation_names)
         self.success_head = nn.Sequential(
             nn.Linear(seen, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 1)
@@ -60,9 +88,11 @@ class StateWorldModel(nn.Module):
         for name, size in {
             "feature_mean": (cond,),
             "feature_std": (cond,),
-            "ridge": (cond + 1, out),
-            "scale": (out,),
-            "epsilon": (out,),
+            "linear": (cond + 1, values),
+            "scale": (values,),
+            "still": (len(self.objects),),
+            "basis": (self.latent, values + flags),
+            "usual_spread": (1,),
             "success_mean": (seen,),
             "success_std": (seen,),
             "state_std": (spec.state_dim,),
@@ -73,34 +103,86 @@ class StateWorldModel(nn.Module):
             "doubt_scale": (1,),
         }.items():
             self.register_buffer(name, torch.ones(size))
-        is_object = torch.arange(spec.state_dim) >= spec.proprio_dim
-        self.register_buffer("is_object", is_object.repeat(spec.chunk))
 
     def condition(self, obs: Tensor, actions: Tensor) -> Tensor:
-        """(B, cond_dim) normalised features."""
+        """(B, C) normalised features of observations (B, T, D) and k actions (B, k, A)."""
         features = self.geometry(obs, actions, self.seen_low, self.seen_high)
         return (features - self.feature_mean) / self.feature_std
 
-    def encode(self, change: Tensor, cond: Tensor) -> Tensor:
-        """Normalised target of the denoisers for a change of state (B, K*D); see the module's formulas."""
-        robot = change - torch.addmm(self.ridge[-1], cond, self.ridge[:-1])
-        return torch.where(self.is_object, (change / self.epsilon).asinh(), robot) / self.scale
+    def free(self, cond: Tensor) -> Tensor:
+        """(B, k, D) linear mean of the change of everything that moves."""
+        return torch.addmm(self.linear[-1], cond, self.linear[:-1]).view(len(cond), self.steps, -1)
+
+    def moves(self, change: Tensor) -> Tensor:
+        """(B, k, F) bool: an object's change (of (B, k, D)) is more than the tremor of one at rest."""
+        sizes = [change[..., part].norm(dim=-1) for part in self.objects]
+        return torch.stack(sizes, -1) > self.still if sizes else change[..., :0] > 0
+
+    def encode(self, change: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
+        """What the regressors learn for changes (B, k, D), and where it is known; (B, k*D + k*F) each."""
+        moves = self.moves(change)
+        known = torch.ones_like(change)
+        for i, part in enumerate(self.objects):
+            known[..., part] = moves[..., i : i + 1].float()
+        values = (change - self.free(cond)).flatten(1) / self.scale * known.flatten(1)
+        flags = moves.float().flatten(1) * 2 - 1
+        return torch.cat([values, flags], 1), torch.cat([known.flatten(1), torch.ones_like(flags)], 1)
 
     def decode(self, target: Tensor, cond: Tensor) -> Tensor:
-        """Inverse of `encode`."""
-        scaled = target * self.scale
-        robot = scaled + torch.addmm(self.ridge[-1], cond, self.ridge[:-1])
-        return torch.where(self.is_object, scaled.clamp(-20, 20).sinh() * self.epsilon, robot)
+        """Changes (B, k, D) that values and flags (B, k*D + k*F) stand for; the inverse of `encode`."""
+        n = len(self.scale)
+        change = self.free(cond) + (target[:, :n] * self.scale).view(len(cond), self.steps, -1)
+        moves = (target[:, n:] > 0).view(len(cond), self.steps, -1)
+        for i, part in enumerate(self.objects):
+            change[..., part] = change[..., part] * moves[..., i : i + 1]
+        return change
+
+    def guess(self, obs: Tensor, actions: Tensor) -> Guess:
+        """What the regressors expect of k actions (B, k, A)."""
+        cond = self.condition(obs, actions)
+        members = torch.stack([m(cond) for m in self.members])
+        if len(members) == 1:
+            return Guess(cond, members, members[0], torch.zeros(len(cond)))
+        changes = torch.stack([self.decode(m, cond) for m in members])
+        spread = (changes.std(0) / self.state_std).pow(2).mean((-1, -2)).sqrt()
+        return Guess(cond, members, members.mean(0), spread)
+
+    def denoiser_condition(self, guess: Guess) -> Tensor:
+        """(B, C + k*D + k*F + 1) what the errors of a guess depend on."""
+        return torch.cat([guess.cond, guess.mean, (guess.spread / self.usual_spread).log1p()[:, None]], 1)
 
     @torch.no_grad()
     def predict(self, obs: Tensor, actions: Tensor, noise: Tensor) -> Prediction:
         """Imagines one chunk; see `robopolicy.protocols.WorldModel`."""
-        cond = self.condition(obs, actions)
-        target, spread = euler_sample([*self.members], cond, noise.flatten(1), self.levels)
-        states = obs[:, -1:] + self.decode(target, cond).view(len(obs), self.spec.chunk, -1)
-        states = torch.maximum(torch.minimum(states, self.state_high), self.state_low)
-        doubt = spread.pow(2).mean(-1).sqrt() / self.doubt_scale
+        parts, spreads = [], []
+        for now, chance in zip(actions.split(self.steps, 1), noise.split(self.steps, 1), strict=True):
+            guess = self.guess(obs, now)
+            target = guess.mean + self._latent(guess, chance.flatten(1)[:, : self.latent]) @ self.basis
+            parts.append(self._bounded(obs[:, -1:] + self.decode(target, guess.cond)))
+            spreads.append(guess.spread)
+            obs = torch.cat([obs, parts[-1]], 1)[:, -self.spec.obs_steps :]
+        states = torch.cat(parts, 1)
+        doubt = torch.stack(spreads).pow(2).mean(0).sqrt() / self.doubt_scale
         return Prediction(states, self.success_logit(states).sigmoid(), doubt)
+
+    @torch.no_grad()
+    def predict_linear(self, obs: Tensor, actions: Tensor) -> Tensor:
+        """(B, K, D) states if the robot moved linearly and no object at all: what learning is measured by."""
+        parts = []
+        for now in actions.split(self.steps, 1):
+            change = self.free(self.condition(obs, now))
+            change[..., self.spec.proprio_dim :] = 0
+            parts.append(self._bounded(obs[:, -1:] + change))
+            obs = torch.cat([obs, parts[-1]], 1)[:, -self.spec.obs_steps :]
+        return torch.cat(parts, 1)
+
+    def _bounded(self, states: Tensor) -> Tensor:
+        return torch.maximum(torch.minimum(states, self.state_high), self.state_low)
+
+    def _latent(self, guess: Guess, noise: Tensor) -> Tensor:
+        if self.config.residual == "diffusion":
+            return euler_sample(self.denoiser, self.denoiser_condition(guess), noise, self.levels)
+        return noise if self.config.residual == "gaussian" else torch.zeros_like(noise)
 
     def success_logit(self, states: Tensor) -> Tensor:
         """(...,) log-odds that the task is achieved in `states` (..., D)."""

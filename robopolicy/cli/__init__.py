@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[type, Callable[[Any], dict[str, Any] | int]]] = {
     "train": (learn.Train, learn.train),
     "evaluate": (judge.Evaluate, judge.evaluate),
     "train-world": (learn.TrainWorld, learn.train_world),
+    "diagnose": (judge.Diagnose, judge.diagnose),
     "imagine": (judge.Imagine, judge.imagine),
     "steer": (learn.Steer, learn.steer),
     "promote": (judge.Promote, judge.promote),

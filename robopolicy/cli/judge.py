@@ -81,6 +81,29 @@ class Imagine:
 
 
 @dataclass(frozen=True)
+class Diagnose:
+    """Say how far a world model can be trusted, on real episodes that it has not seen.
+
+    Replayed failures must be imagined as failures, successes as successes; the beginning of a failure must be
+    seen; doubt must rank the true error. Collect the episodes with a seed range of their own
+    (robopolicy collect --first 50000), with the policies that are to be judged, successes and failures.
+
+    Example: robopolicy diagnose --world runs/world --dataset runs/fresh --out runs/diagnosis
+
+    Attributes:
+        world: saved world model.
+        dataset: folders that "robopolicy collect" wrote.
+        out: folder of the result.
+        seed: of the sampler's noise.
+    """
+
+    world: Path
+    dataset: tuple[Path, ...]
+    out: Path
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Promote:
     """Let a steerer replace its base, if a real evaluation shows that it is better.
 
@@ -272,6 +295,26 @@ def _seeds(seed: int, stage: str, episodes: int) -> list[int]:
         return [episode_seed(seed, stage, i) for i in range(episodes)]
     except ValueError as e:
         raise BadInput("seed, episodes", "inside the range of seeds", e) from e
+
+
+def diagnose(args: Diagnose) -> Result:
+    """Compares a world model with real episodes; see `Diagnose`."""
+    return run("diagnose", args, None, lambda: _diagnose(args))
+
+
+def _diagnose(args: Diagnose) -> Result:
+    from robopolicy.data.episodes import dataset_info, load_episodes
+    from world_models.diagnose import diagnose
+    from world_models.load import load_world
+
+    need("world", [args.world])
+    world = load_world(args.world)
+    for folder in need("dataset", args.dataset):
+        world.spec.require(dataset_info(folder)[0], str(folder))
+    found = diagnose(world, load_episodes(list(args.dataset)), args.seed)
+    table = {f"onset_{k}": found["onset"][k] for k in ("auc", "auc_of_neighbours") if k in found["onset"]}
+    doubt, action = found["doubt"]["spearman"], found["action"]["error_ratio"]
+    return {**found["replay"], "doubt_spearman": doubt, **table, "action_error_ratio": action, **found}
 
 
 def promote(args: Promote) -> int:

@@ -22,7 +22,16 @@ if TYPE_CHECKING:
 
 POLICY = PolicyConfig(width=32, blocks=1, channels=(16, 32), steps=12, batch_size=16, inference_steps=5)
 WORLD = WorldConfig(
-    members=2, width=16, blocks=1, steps=12, batch_size=32, sample_steps=2, success_steps=20, held_out=0.2
+    members=2,
+    stride=2,
+    width=16,
+    blocks=1,
+    steps=12,
+    batch_size=32,
+    error_steps=12,
+    sample_steps=2,
+    success_steps=20,
+    held_out=0.2,
 )
 GOAL = 0.3
 

@@ -1,5 +1,7 @@
 """The state world model: exact in its units, bounded, and the same whatever the batch."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny import WORLD, normal, random_episodes, tiny_spec
@@ -8,7 +10,8 @@ from robopolicy.protocols import WorldModel
 from robopolicy.train import seeded_init
 from world_models.load import freeze, world_hash
 from world_models.state import StateWorldModel
-from world_models.train import fit_statistics, windows
+from world_models.statistics import fit_errors, fit_statistics
+from world_models.windows import windows
 
 SPEC = tiny_spec()
 
@@ -16,11 +19,17 @@ SPEC = tiny_spec()
 @pytest.fixture
 def model():
     """Statistics fitted, networks random."""
+    return random_model()
+
+
+def random_model(**changes):
     with seeded_init(0):
-        model = StateWorldModel(SPEC, WORLD)
-        for member in model.members:
-            torch.nn.init.normal_(member.out.weight, std=0.1)
-    fit_statistics(model, windows(random_episodes(SPEC), SPEC))
+        model = StateWorldModel(SPEC, replace(WORLD, **changes))
+        for net in (*model.members, model.denoiser):
+            torch.nn.init.normal_(net.out.weight, std=0.1)
+    data = windows(random_episodes(SPEC), SPEC, model.steps)
+    fit_statistics(model, data)
+    fit_errors(model, data)
     return freeze(model)
 
 
@@ -33,20 +42,69 @@ def test_state_world_model_is_a_world_model(model):
     assert isinstance(model, WorldModel)
 
 
+def some_steps(model, count: int):
+    """Observations, k actions and the features of both."""
+    data = windows(random_episodes(SPEC), SPEC, model.steps)[torch.arange(count)]
+    return data, model.condition(data.obs, data.actions)
+
+
 def test_decode_inverts_encode(model):
-    obs, actions, _ = inputs(16)
-    change = 0.1 * normal(16, SPEC.chunk * SPEC.state_dim)
-    cond = model.condition(obs, actions)
-    assert torch.allclose(model.decode(model.encode(change, cond), cond), change, atol=1e-4)
+    _, cond = some_steps(model, 16)
+    change = 0.1 * normal(16, model.steps, SPEC.state_dim)
+    target, known = model.encode(change, cond)
+    assert known.all()
+    assert torch.allclose(model.decode(target, cond), change, atol=1e-5)
 
 
-def test_decode_of_zero_leaves_an_untouched_object_where_it_is(model):
+def test_decode_leaves_an_object_that_does_not_move_exactly_where_it_is(model):
+    _, cond = some_steps(model, 16)
+    block = SPEC.slice_of("block")
+    change = 0.1 * normal(16, model.steps, SPEC.state_dim)
+    change[:8, :, block] = 0
+    target, known = model.encode(change, cond)
+    n = model.steps * SPEC.state_dim
+    hidden = known[:8, :n].view(8, model.steps, -1)
+    assert hidden[..., : block.start].all()
+    assert not hidden[..., block].any()
+    assert known[:, n:].all()
+    target[:8, :n] = torch.where(known[:8, :n] > 0, target[:8, :n], 1e3)  # nobody looks at it
+    again = model.decode(target, cond)
+    assert (again[:8, :, block] == 0).all()
+    assert torch.allclose(again, change, atol=1e-4)
+
+
+@pytest.mark.parametrize(("stride", "steps"), [(1, 1), (2, 2), (3, 2), (4, 4), (9, 4)])
+def test_stride_is_the_largest_divisor_of_the_chunk(stride, steps):
+    model = random_model(stride=stride)
+    assert model.steps == steps
+    assert model.predict(*inputs(5)).states.shape == (5, SPEC.chunk, SPEC.state_dim)
+
+
+def test_prediction_in_strides_continues_where_the_last_one_ended():
+    model, obs = random_model(stride=2), inputs(5)[0]
+    _, actions, noise = inputs(5)
+    whole = model.predict(obs, actions, noise).states
+    steps = random_model(stride=2)
+    steps.spec = replace(SPEC, chunk=2)
+    first = steps.predict(obs, actions[:, :2], noise[:, :2]).states
+    second = steps.predict(first[:, -2:], actions[:, 2:], noise[:, 2:]).states
+    assert torch.allclose(whole, torch.cat([first, second], 1), atol=1e-6)
+
+
+def test_residual_none_ignores_the_noise_and_the_others_do_not():
+    obs, actions, noise = inputs(5)
+    for residual in ("diffusion", "gaussian", "none"):
+        model = random_model(residual=residual)
+        states = [model.predict(obs, actions, x).states for x in (noise, -noise)]
+        assert torch.equal(*states) == (residual == "none"), residual
+
+
+def test_linear_prediction_moves_no_object_and_follows_a_linear_robot(model):
     obs, actions, _ = inputs(16)
-    cond = model.condition(obs, actions)
-    change = model.decode(torch.zeros(16, SPEC.chunk * SPEC.state_dim), cond)
-    assert change[:, model.is_object].abs().max() == 0
-    small = model.decode(torch.full_like(change, 0.1), cond)[:, model.is_object]
-    assert small.abs().max() < 5e-6
+    states = model.predict_linear(obs, actions)
+    block, hand = SPEC.slice_of("block"), SPEC.slice_of("hand")
+    assert (states[..., block] == obs[:, -1:, block]).all()
+    assert torch.allclose(states[..., hand], obs[:, -1:, hand] + actions.cumsum(1), atol=5e-3)
 
 
 def test_prediction_of_one_equals_its_row_in_a_batch(model):

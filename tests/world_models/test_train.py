@@ -12,17 +12,12 @@ from tiny import WORLD, episode, random_episodes, tiny_spec, write_dataset
 from robopolicy.checkpoint import tensor_hash
 from robopolicy.errors import BadInput, Interrupted
 from robopolicy.train import fit, seeded_init
+from world_models.learners import ErrorLearner, MemberLearner
 from world_models.load import load_world, world_hash
 from world_models.state import StateWorldModel
-from world_models.train import (
-    MemberLearner,
-    calibrate,
-    fit_statistics,
-    split,
-    success_learner,
-    train_world,
-    windows,
-)
+from world_models.statistics import calibrate, fit_errors, fit_statistics, folds, targets
+from world_models.train import success_learner, train_world
+from world_models.windows import split, windows
 
 SPEC = tiny_spec()
 K, T, D = SPEC.chunk, SPEC.obs_steps, SPEC.state_dim
@@ -31,8 +26,12 @@ K, T, D = SPEC.chunk, SPEC.obs_steps, SPEC.state_dim
 def fresh() -> StateWorldModel:
     with seeded_init(0):
         model = StateWorldModel(SPEC, WORLD)
-    fit_statistics(model, windows(random_episodes(SPEC), SPEC))
+    fit_statistics(model, training_windows(model))
     return model
+
+
+def training_windows(model):
+    return windows(random_episodes(SPEC), SPEC, model.steps)
 
 
 @pytest.fixture(scope="module")
@@ -69,18 +68,57 @@ def test_windows_of_no_steps_are_refused():
         windows([], SPEC)
 
 
-def test_ridge_recovers_a_linear_system():
+def test_linear_mean_recovers_a_linear_system():
     episodes = random_episodes(SPEC, 40)
     for e in episodes:
         e.actions[:] = np.random.default_rng(e.seed).uniform(-0.05, 0.05, e.actions.shape)
         e.states[1:, :3] = e.states[0, :3] + e.actions.cumsum(0)
-    data = windows(episodes, SPEC)
     model = StateWorldModel(SPEC, WORLD)
+    data = windows(episodes, SPEC, model.steps)
     fit_statistics(model, data)
-    cond = model.condition(data.obs, data.actions)
-    change = model.decode(torch.zeros(len(data), K * D), cond).view(-1, K, D)
+    change = model.free(model.condition(data.obs, data.actions))
     error = (change + data.obs[:, -1:] - data.future)[..., :3].abs()
     assert (error * data.mask[..., None]).max() < 1e-3
+
+
+def test_an_object_at_rest_is_not_learned_from():
+    model = fresh()
+    _, known = targets(model, training_windows(model))
+    values = known[:, : len(model.scale)].view(-1, model.steps, D)
+    assert not values[..., SPEC.slice_of("block")].any()  # nothing moves it in these episodes
+    assert values[..., SPEC.slice_of("hand")].any()
+
+
+def test_targets_beyond_the_end_of_an_episode_are_unknown():
+    model = fresh()
+    data = training_windows(model)
+    _, known = targets(model, data)
+    assert not known.view(len(data), -1)[data.mask.sum(1) == 1][:, D : 2 * D].any()
+
+
+def test_each_member_misses_other_episodes_and_together_they_see_all():
+    model = fresh()
+    data = training_windows(model)
+    seen = [set(data.episode[MemberLearner(model, i, data, WORLD).rows].tolist()) for i in range(2)]
+    assert seen[0] | seen[1] == set(range(12))
+    assert not seen[0] & seen[1]
+    assert folds(data, 1).eq(-1).all()
+
+
+def test_latents_are_uncorrelated_of_unit_variance_and_rebuild_the_errors():
+    model = fresh()
+    for member in model.members:
+        torch.nn.init.normal_(member.out.weight, std=0.1)
+    data = training_windows(model)
+    latent, _ = fit_errors(model, data)
+    gram = latent.T @ latent / len(latent)
+    used = gram.diagonal() > 0.5
+    assert torch.allclose(gram[used][:, used], torch.eye(int(used.sum())), atol=1e-3)
+    target, known = targets(model, data)
+    said = model.guess(data.obs, data.actions).members[folds(data, 2), torch.arange(len(data))]
+    error = (target - said) * known
+    # Two of its eight numbers never move: the rest fits into the latents.
+    assert (latent @ model.basis - error).pow(2).mean() < 1e-3 * error.pow(2).mean()
 
 
 def test_statistics_keep_states_inside_data_and_spec():
@@ -113,10 +151,13 @@ def test_calibrated_doubt_is_one_at_its_99th_percentile():
 
 def learner_of(kind: str):
     model, data = fresh(), windows(random_episodes(SPEC), SPEC)
-    return MemberLearner(model, 1, data, WORLD) if kind == "member" else success_learner(model, data)
+    if kind == "success":
+        return success_learner(model, data)
+    data = training_windows(model)
+    return MemberLearner(model, 1, data, WORLD) if kind == "member" else ErrorLearner(model, data, WORLD)
 
 
-@pytest.mark.parametrize("kind", ["member", "success"])
+@pytest.mark.parametrize("kind", ["member", "errors", "success"])
 @pytest.mark.parametrize("at", [0, 6])
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, kind, at):
     steps, progress = WORLD.steps, tmp_path / "progress.safetensors"
