@@ -14,12 +14,13 @@ from robopolicy.errors import BadInput
 from robopolicy.rollout import PriorSteerer, rollout
 from robopolicy.seeding import torch_seed
 from robopolicy.stats import wilson
+from robopolicy.steering.actors import ActorConfig, SquashedActor
 from robopolicy.steering.dsrl import Dsrl
 from robopolicy.steering.imagination import Outcome, credit
 from robopolicy.steering.noise import UniformNoise
 from robopolicy.steering.ppo import Ppo
 from robopolicy.steering.steer import BestKeeper
-from robopolicy.steering.steerer import ActorConfig, NoiseSteerer, SquashedActor
+from robopolicy.steering.steerer import NoiseSteerer
 from robopolicy.train import fit
 
 TINY = SteerConfig(

@@ -6,8 +6,9 @@ from steering_toy import SPEC, Chain, ToyEnv, ToyPolicy, Walker, recorded
 
 from robopolicy.config import DsrlConfig, SteerConfig
 from robopolicy.rollout import rollout
+from robopolicy.steering.actors import ActorConfig
 from robopolicy.steering.noise import UniformNoise
-from robopolicy.steering.steerer import ActorConfig, NoiseSteerer
+from robopolicy.steering.steerer import NoiseSteerer
 from robopolicy.steering.transitions import recorded_transitions
 
 
