@@ -104,7 +104,7 @@ WORLD_PRESETS = {
 
 @dataclass(frozen=True)
 class DsrlConfig:
-    """DSRL: SAC in the noise space of the frozen policy.
+    """DSRL: SAC in the noise space of the frozen policy; the noise-aliased variant shares it.
 
     Attributes:
         noise: "repeat" chooses one noise vector for the whole chunk, "chunk" every element of it.
@@ -141,6 +141,77 @@ class DsrlConfig:
 
 
 @dataclass(frozen=True)
+class AliasedConfig:
+    """What the noise-aliased critic adds to DSRL.
+
+    Attributes:
+        decoded: recorded or imagined transitions per learner step at which the policy is run, once with
+            the actor's noise at what followed and once with any noise at what came before.
+        pool: such transitions kept; the older ones were decoded with an older actor.
+    """
+
+    decoded: int = 256
+    pool: int = 4096
+
+
+@dataclass(frozen=True)
+class IqlConfig:
+    """Implicit Q-learning, of best-of-n and of warm starts.
+
+    Attributes:
+        expectile: of the value in the values of the actions taken; 0.5 is their mean, 1 their maximum.
+        beta: inverse temperature of the advantage-weighted actor.
+    """
+
+    expectile: float = 0.8
+    beta: float = 3.0
+
+
+@dataclass(frozen=True)
+class BestOfNConfig:
+    """Best of N: the policy's own samples, ranked by a critic of actions.
+
+    Attributes:
+        candidates: N; the policy runs so many times per chunk.
+        bound: largest noise element; far enough out never to cut the prior in practice.
+        steps: chunks imagined in each environment.
+        envs: environments.
+        updates: gradient updates per imagined chunk.
+        batch: transitions per update.
+        lr: learning rate.
+        tau: Polyak rate of the target critics.
+        capacity: transitions in the replay.
+    """
+
+    candidates: int = 8
+    bound: float = 6.0
+    steps: int = 150
+    envs: int = 64
+    updates: int = 12
+    batch: int = 256
+    lr: float = 1e-3
+    tau: float = 0.005
+    capacity: int = 100_000
+
+
+@dataclass(frozen=True)
+class BaselineConfig:
+    """Noise that nothing is learned about.
+
+    Attributes:
+        noise: "repeat" draws one noise vector for the whole chunk, "chunk" every element of it.
+        bound: largest noise element.
+        steps: learner steps; there is nothing to learn, so one is enough.
+        envs: environments.
+    """
+
+    noise: Literal["repeat", "chunk"]
+    bound: float
+    steps: int = 1
+    envs: int = 1
+
+
+@dataclass(frozen=True)
 class PpoConfig:
     """PPO over the noise, started exactly at the prior.
 
@@ -169,29 +240,52 @@ class PpoConfig:
     lam: float = 0.95
 
 
+SteerMethod = Literal["dsrl", "dsrl-na", "ppo", "best-of-n", "none", "uniform"]
+# Which settings of a `SteerConfig` are the method's own.
+_OWN = {
+    "dsrl": "dsrl",
+    "dsrl-na": "dsrl",
+    "ppo": "ppo",
+    "best-of-n": "best_of_n",
+    "none": "none",
+    "uniform": "uniform",
+}
+
+
 @dataclass(frozen=True)
 class SteerConfig:
     """How a frozen policy is steered in imagination.
 
     Attributes:
-        method: "dsrl" or "ppo".
+        method: "dsrl", "dsrl-na" (its critic judges actions, so that any recorded action teaches it),
+            "ppo", "best-of-n", or a baseline: "none" (noise as drawn) or "uniform" (bounded noise).
         gamma: discount per chunk.
         hidden: width of each hidden layer.
         layers: hidden layers.
+        critics: members of the ensemble whose least value counts (all methods but PPO).
+        warm_start: updates of implicit Q-learning on recorded transitions before the first step (dsrl and
+            dsrl-na).
         trust: share of the plain policy's imagined successes that the doubt limit lets stand.
         doubt_free: doubt up to here costs nothing, as a share of the doubt limit.
         doubt_penalty: reward lost where doubt reaches the limit.
         doubt_cost: reward lost when an episode is cut short by doubt or divergence.
         eval_every: learner steps between evaluations.
         eval_episodes: imagined episodes per evaluation.
-        dsrl: settings of DSRL.
+        dsrl: settings of DSRL, noise-aliased or not.
+        aliased: settings of the noise-aliased critic.
+        iql: settings of implicit Q-learning.
+        best_of_n: settings of best-of-n.
         ppo: settings of PPO.
+        none: bound of the noise as drawn; far enough out never to cut it in practice.
+        uniform: settings of bounded uniform noise.
     """
 
-    method: Literal["dsrl", "ppo"] = "dsrl"
+    method: SteerMethod = "dsrl"
     gamma: float = 0.97
     hidden: int = 128
     layers: int = 2
+    critics: int = 2
+    warm_start: int = 0
     trust: float = 0.5
     doubt_free: float = 0.7
     doubt_penalty: float = 0.2
@@ -199,24 +293,46 @@ class SteerConfig:
     eval_every: int = 25
     eval_episodes: int = 256
     dsrl: DsrlConfig = field(default_factory=DsrlConfig)
+    aliased: AliasedConfig = field(default_factory=AliasedConfig)
+    iql: IqlConfig = field(default_factory=IqlConfig)
+    best_of_n: BestOfNConfig = field(default_factory=BestOfNConfig)
     ppo: PpoConfig = field(default_factory=PpoConfig)
+    none: BaselineConfig = field(default_factory=lambda: BaselineConfig("chunk", 6.0))
+    uniform: BaselineConfig = field(default_factory=lambda: BaselineConfig("repeat", 1.5))
+
+    @property
+    def section(self) -> str:
+        """Name of the method's own settings."""
+        return _OWN[self.method]
+
+    @property
+    def own(self) -> DsrlConfig | PpoConfig | BestOfNConfig | BaselineConfig:
+        """The method's own settings."""
+        return getattr(self, self.section)
 
     def __post_init__(self) -> None:
-        if self.method not in ("dsrl", "ppo"):
-            raise BadInput("steer method", "dsrl or ppo", self.method)
+        if self.method not in _OWN:
+            raise BadInput("steer method", f"one of {list(_OWN)}", self.method)
         for name in ("gamma", "trust", "doubt_free"):
             if not 0 < getattr(self, name) < 1:
                 raise BadInput(f"steer {name}", "a number between 0 and 1", getattr(self, name))
-        for name in ("hidden", "layers", "eval_every", "eval_episodes"):
+        for name in ("hidden", "layers", "critics", "eval_every", "eval_episodes"):
             if getattr(self, name) < 1:
                 raise BadInput(f"steer {name}", "a positive integer", getattr(self, name))
-        for own in (self.dsrl, self.ppo):
+        if self.warm_start < 0:
+            raise BadInput("steer warm_start", "a number of updates", self.warm_start)
+        for own in (self.dsrl, self.ppo, self.none, self.uniform):
             if own.noise not in ("repeat", "chunk"):
                 raise BadInput("steer noise", "repeat or chunk", own.noise)
+        for own in (self.dsrl, self.ppo, self.best_of_n, self.none, self.uniform):
             if not own.bound > 0:
                 raise BadInput("steer bound", "a positive number", own.bound)
         if not 0 < self.dsrl.alpha_floor <= self.dsrl.alpha:
             raise BadInput("steer alpha_floor", f"in (0, alpha = {self.dsrl.alpha}]", self.dsrl.alpha_floor)
+        if not 0.5 <= self.iql.expectile < 1:
+            raise BadInput("steer expectile", "in [0.5, 1)", self.iql.expectile)
+        if self.best_of_n.candidates < 1:
+            raise BadInput("steer candidates", "a positive integer", self.best_of_n.candidates)
 
 
 STEER_PRESETS = {
@@ -225,6 +341,7 @@ STEER_PRESETS = {
         eval_every=100,
         eval_episodes=512,
         dsrl=DsrlConfig(steps=3000, capacity=300_000),
+        best_of_n=BestOfNConfig(candidates=32, steps=1000, capacity=300_000),
         ppo=PpoConfig(steps=300, envs=512),
     ),
     "tiny": SteerConfig(
@@ -232,6 +349,8 @@ STEER_PRESETS = {
         eval_every=2,
         eval_episodes=4,
         dsrl=DsrlConfig(steps=4, envs=4, updates=2, batch=16, capacity=1000, learning_starts=16),
+        aliased=AliasedConfig(decoded=16, pool=64),
+        best_of_n=BestOfNConfig(candidates=4, steps=4, envs=4, updates=2, batch=16, capacity=1000),
         ppo=PpoConfig(steps=4, envs=4, batch=16),
     ),
 }

@@ -109,7 +109,7 @@ def _candidates(unit: Unit) -> tuple[list[Path], list[Path]]:
         "uniform": {"method": "uniform"},
     }.items():
         steerers.append(out / name)
-        steer(Steer(out / "world", out / "policy", rollouts, steerers[-1], **how, **common))
+        steer(Steer(out / "policy", rollouts, steerers[-1], out / "world", **how, **common))
     return policies, steerers
 
 

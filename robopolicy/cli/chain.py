@@ -81,7 +81,7 @@ def run(args: Demo) -> int:
     everything = (demos, *rollouts, out / "random")
     stages["train_world"] = [train_world(TrainWorld(everything, world, preset=args.preset, **parallel))]
     frozen, real_steps = _hashes(policy, world), _real_steps()
-    stages["steer"] = [steer(Steer(world, policy, rollouts, steerer, preset=args.preset, **common))]
+    stages["steer"] = [steer(Steer(policy, rollouts, steerer, world, preset=args.preset, **common))]
     judged = {"policy": (policy,), **common}
 
     def dream(world: Path, steerer: Path, name: str) -> Result:
@@ -98,7 +98,7 @@ def run(args: Demo) -> int:
         stages["refresh"] = [
             data(more.name, args.refresh, 40_000, policy=policy, steerer=steerer),
             train_world(TrainWorld((*everything, more), new_world, preset=args.preset, **parallel)),
-            steer(Steer(new_world, policy, seen, again, preset=args.preset, **common)),
+            steer(Steer(policy, seen, again, new_world, preset=args.preset, **common)),
         ]
         steerers.append(again)
         dreams.append(dream(new_world, again, "imagined-refreshed")["policies"][1])

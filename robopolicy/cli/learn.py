@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
+from math import ceil, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from robopolicy.cli.common import Result, choose, need, positive, run, with_changes
+from robopolicy.cli.common import Result, choose, need, positive, run, simulator, with_changes
+from robopolicy.config import SteerConfig, SteerMethod
+from robopolicy.errors import BadInput
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from robopolicy.spec import Spec
     from robopolicy.steering.imagination import ImaginedEnv as Imagination
+    from robopolicy.types import Episode
 
 # Imagined episodes that are validated at the same time.
 _VALIDATION_BATCH = 256
+# Practice in the real simulator: processes, evaluations on the way, and episodes of each.
+_REAL_ENVS = 2
+_REAL_EXAMS = 5
+_REAL_EXAM_EPISODES = 20
 
 
 @dataclass(frozen=True)
@@ -80,26 +88,37 @@ class Steer:
     --method dsrl --preset quick --out runs/steerer
 
     Attributes:
-        world: world model to practise in.
         policy: policy to steer.
         dataset: recorded episodes; their transitions are learned from first.
         out: folder of the steerer.
-        method: "dsrl" (soft actor-critic over the noise) or "ppo" (started at the plain policy).
+        world: world model to practise in; not needed with --real.
+        method: "dsrl" (soft actor-critic over the noise), "dsrl-na" (its critic judges actions, so that
+            demonstrations and other policies' episodes teach it too), "ppo" (started at the plain policy),
+            "best-of-n" (the policy's own samples, ranked), or a baseline that learns nothing: "none" (the
+            plain policy) or "uniform" (bounded noise).
         preset: "quick" for two cores, "full" for a graphics processor.
         steps: learner steps, instead of the preset's.
+        warm_start: updates on the recorded transitions before the first step (dsrl and dsrl-na).
+        critics: members of the ensemble whose least value counts, instead of the preset's.
         doubt_limit: doubt that ends an imagined episode; by default one that lets a share of the plain
             policy's successes stand ("trust" in the preset).
+        real: practise in the real simulator instead: the reference that imagination is measured by.
+        real_steps: with --real, practice ends before it would take more steps than this.
         seed: master seed.
     """
 
-    world: Path
     policy: Path
     dataset: tuple[Path, ...]
     out: Path
-    method: Literal["dsrl", "ppo"] = "dsrl"
+    world: Path | None = None
+    method: SteerMethod = "dsrl"
     preset: str = "quick"
     steps: int | None = None
+    warm_start: int | None = None
+    critics: int | None = None
     doubt_limit: float | None = None
+    real: bool = False
+    real_steps: int = 20_000
     seed: int = 0
 
 
@@ -142,52 +161,97 @@ def steer(args: Steer) -> Result:
     from robopolicy.config import STEER_PRESETS
 
     preset = choose("preset", STEER_PRESETS, args.preset)
-    config = with_changes(preset, method=args.method)
+    config = with_changes(preset, method=args.method, warm_start=args.warm_start, critics=args.critics)
     if args.steps is not None:
         positive(steps=args.steps)
-        own = with_changes(getattr(config, args.method), steps=args.steps)
-        config = with_changes(config, **{args.method: own})
+        config = with_changes(config, **{config.section: with_changes(config.own, steps=args.steps)})
+    if args.real:
+        return run("steer", args, config, lambda: _steer_for_real(args, config))
+    if args.world is None:
+        raise BadInput("world", "a world model to practise in, or --real", None)
+    world = args.world
+    return run("steer", args, config, lambda: _steer_in_imagination(args, config, world))
 
-    def work() -> Result:
-        from robopolicy.data.episodes import dataset_info, load_episodes
-        from robopolicy.policies.load import load_policy
-        from robopolicy.steering import steer as steering
-        from world_models.imagined_env import ImaginedEnv
-        from world_models.load import load_world, start_states, world_hash
 
-        if args.doubt_limit is not None:
-            positive(doubt_limit=args.doubt_limit)
-        need("world", [args.world])
-        need("policy", [args.policy])
-        world = load_world(args.world)
-        policy = load_policy(args.policy, world.spec)
-        world.spec.require(policy.spec, "policy")
-        for folder in need("dataset", args.dataset):
-            world.spec.require(dataset_info(folder)[0], str(folder))
-        practice, exam = start_states(args.world)
-        # In deployment an episode ends at success; what was recorded beyond is for world models.
-        episodes = [e.until_success() for e in load_episodes(list(args.dataset))]
-        batch = min(_VALIDATION_BATCH, config.eval_episodes)
+def _steer_in_imagination(args: Steer, config: SteerConfig, folder: Path) -> Result:
+    from robopolicy.policies.load import load_policy
+    from robopolicy.steering import steer as steering
+    from world_models.imagined_env import ImaginedEnv
+    from world_models.load import load_world, start_states, world_hash
 
-        def imagination(starts: np.ndarray, envs: int, limit: float) -> Imagination:
-            # gymnasium means something else by `spec`, so its type hides ours.
-            return cast("Imagination", ImaginedEnv(world, starts, envs, limit))
+    if args.doubt_limit is not None:
+        positive(doubt_limit=args.doubt_limit)
+    need("world", [folder])
+    need("policy", [args.policy])
+    world = load_world(folder)
+    policy = load_policy(args.policy, world.spec)
+    world.spec.require(policy.spec, "policy")
+    episodes = _recorded(args.dataset, world.spec)
+    practice, exam = start_states(folder)
+    batch = min(_VALIDATION_BATCH, config.eval_episodes)
 
-        exams = (policy, config.eval_episodes, args.seed)
-        limit = args.doubt_limit
-        if limit is None:
-            unlimited = imagination(practice, batch, float("inf"))
-            limit = steering.trusted_doubt(unlimited, *exams, config.trust)
+    def imagination(starts: np.ndarray, envs: int, limit: float) -> Imagination:
+        # gymnasium means something else by `spec`, so its type hides ours.
+        return cast("Imagination", ImaginedEnv(world, starts, envs, limit))
+
+    exams = (policy, config.eval_episodes, args.seed)
+    limit = args.doubt_limit
+    if limit is None:
+        unlimited = imagination(practice, batch, float("inf"))
+        limit = steering.trusted_doubt(unlimited, *exams, config.trust)
+    report = steering.steer(
+        policy,
+        lambda n: imagination(practice, n, limit),
+        episodes,
+        args.out,
+        config,
+        args.seed,
+        steering.imagined_success(imagination(exam, batch, limit), *exams),
+        lambda: world_hash(world),
+    )
+    return {**report, "doubt_limit": limit if isfinite(limit) else None}
+
+
+def _steer_for_real(args: Steer, config: SteerConfig) -> Result:
+    """The same in the real simulator, in which a step costs what it costs; the steps are counted.
+
+    One chunk in each of `_REAL_ENVS` simulators per learner step. A simulator does not go on where
+    another left off: resumed training starts its episodes anew.
+    """
+    from robopolicy.data.episodes import dataset_info
+    from robopolicy.policies.load import load_policy
+    from robopolicy.steering import steer as steering
+    from robopolicy.steering.imagination import RealEnv
+
+    if args.method not in ("dsrl", "dsrl-na"):
+        raise BadInput("method", "dsrl or dsrl-na, with --real", args.method)
+    need("policy", [args.policy])
+    spec = dataset_info(need("dataset", args.dataset)[0])[0]
+    policy = load_policy(args.policy, spec)
+    spec.require(policy.spec, "policy")
+    episodes = _recorded(args.dataset, spec)
+    steps = args.real_steps // (_REAL_ENVS * spec.chunk)
+    positive(**{f"real_steps / {_REAL_ENVS * spec.chunk}": steps})
+    own = with_changes(config.dsrl, envs=_REAL_ENVS, steps=min(steps, args.steps or steps))
+    every = ceil(own.steps / _REAL_EXAMS)
+    config = with_changes(config, dsrl=own, eval_every=every, eval_episodes=_REAL_EXAM_EPISODES)
+    with simulator(spec.task, _REAL_ENVS) as practice, simulator(spec.task, _REAL_ENVS) as exam:
+        envs = {"practice": RealEnv(practice), "validation": RealEnv(exam)}
         report = steering.steer(
             policy,
-            lambda n: imagination(practice, n, limit),
+            lambda n: envs["practice"],
             episodes,
             args.out,
             config,
             args.seed,
-            steering.imagined_success(imagination(exam, batch, limit), *exams),
-            lambda: world_hash(world),
+            steering.imagined_success(envs["validation"], policy, config.eval_episodes, args.seed),
         )
-        return {**report, "doubt_limit": limit if isfinite(limit) else None}
+    return {**report, "real_steps": {name: env.steps for name, env in envs.items()}}
 
-    return run("steer", args, config, work)
+
+def _recorded(folders: tuple[Path, ...], spec: Spec) -> list[Episode]:
+    from robopolicy.data.episodes import dataset_info, load_episodes
+
+    for folder in need("dataset", folders):
+        spec.require(dataset_info(folder)[0], str(folder))
+    return load_episodes(list(folders))

@@ -8,20 +8,22 @@ is not a termination, and nothing is executed after the end of an episode.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor
 
 from robopolicy.config import SteerConfig
+from robopolicy.errors import BadInput
 from robopolicy.protocols import Policy
-from robopolicy.steering.imagination import ImaginedEnv, Slots, credit, part
-from robopolicy.steering.networks import Mlp
+from robopolicy.steering.actors import ActorConfig, SquashedActor
+from robopolicy.steering.critics import Critics, SoftActor, critic_net
+from robopolicy.steering.imagination import ImaginedEnv, Slots, credit, tally
+from robopolicy.steering.iql import Iql
+from robopolicy.steering.parts import Parts, pack, unpack
 from robopolicy.steering.replay import Batch, Replay
-from robopolicy.steering.steerer import ActorConfig, NoiseSteerer, SquashedActor
+from robopolicy.steering.steerer import NoiseSteerer
 from robopolicy.steering.transitions import recorded_transitions
-from robopolicy.train import load_optimizer_state, optimizer_state
 from robopolicy.types import Episode
 
 
@@ -49,23 +51,21 @@ class Dsrl:
         self.steerer.features.fit(episodes, policy.spec)
         assert isinstance(self.steerer.actor, SquashedActor)
         self.actor, self.slots = self.steerer.actor, Slots(env, policy)
+        self.soft = SoftActor(self.actor, own)
         features, size = self.steerer.features.size, self.actor.size
+        self.critics = Critics(critic_net(features + size, config, generator))
+        self.adam = torch.optim.Adam(self.critics.net.parameters(), own.lr, fused=True)
 
-        sizes = [features + size, *[config.hidden] * config.layers, 1]
-        self.critic = Mlp(sizes, 2, generator)
-        self.target = Mlp(sizes, 2, generator).requires_grad_(False)
-        self.target.load_state_dict(self.critic.state_dict())
-        self.log_alpha = torch.tensor(math.log(own.alpha), requires_grad=True)
-        self.target_entropy = -float(size)
-        self.critic_adam = torch.optim.Adam(self.critic.parameters(), own.lr, fused=True)
-        self.actor_adam = torch.optim.Adam([*self.actor.parameters(), self.log_alpha], own.lr, fused=True)
-
-        self.replay = Replay(own.capacity, features, size)
+        self.replay = Replay(own.capacity, (features, size, 0, features, 0))
         self.replay.add(recorded_transitions(episodes, policy, self.steerer, config))
         self.prefilled = self.replay.count
+        if config.warm_start and not self.prefilled:
+            raise BadInput("warm_start", "recorded chunks whose noise the steerer could choose", "none")
 
     def step(self, index: int, generator: Generator) -> dict[str, float]:
         """Imagines one chunk per slot, stores it, and makes `updates` gradient updates."""
+        if index == 0:
+            self._warm_start(generator)
         metrics = self._imagine(generator)
         own = self.config.dsrl
         if self.replay.count < own.learning_starts or not own.updates:
@@ -79,8 +79,18 @@ class Dsrl:
         eps = torch.randn(own.updates, 2, own.batch, self.actor.size, generator=generator)
         logs = [self._update(r, e) for r, e in zip(rows.split(own.batch), eps, strict=True)]
         loss, value, entropy = torch.stack(logs).mean(0).tolist()
-        alpha = self.log_alpha.exp().item()
-        return {"loss": loss, "value": value, "entropy": entropy, "alpha": alpha}
+        return {"loss": loss, "value": value, "entropy": entropy, "alpha": self.soft.alpha.item()}
+
+    def _warm_start(self, generator: Generator) -> None:
+        """Implicit Q-learning on what was recorded: critics and actor begin with what is known."""
+        if not self.config.warm_start:
+            return
+        own = self.config.dsrl
+        iql = Iql(self.critics, self.steerer.features.size, self.config, own.lr, own.tau, generator)
+        for _ in range(self.config.warm_start):
+            b = Batch(*self.replay.split(self.replay.sample(own.batch, generator)))
+            weight, _ = iql.update(*b)
+            self.soft.imitate(b.features, b.latent, weight)
 
     @torch.no_grad()
     def _imagine(self, generator: Generator) -> dict[str, float]:
@@ -90,68 +100,41 @@ class Dsrl:
         latent, _ = self.actor.sample(before, eps)
         outcome = self.slots.act(self.actor.expand(latent))
         reward, discount = credit(outcome, self.config)
-        after = self.steerer.features(self.slots.obs)
-        self.replay.add(Batch(before, latent, reward, after, discount))
-        return {
-            "ended": float(outcome.ended.sum()),
-            "succeeded": float((outcome.success & outcome.terminated).sum()),
-            "lost": float(outcome.lost.sum()),
-            "doubt": float(outcome.doubt.mean()),
-            "reward": float(reward.mean()),
-        }
+        self.replay.add(Batch(before, latent, reward, self.steerer.features(self.slots.obs), discount))
+        return tally(outcome, reward)
 
     def _update(self, rows: Tensor, eps: Tensor) -> Tensor:
         """One update of critics, actor, temperature and targets; (3,) loss, value, entropy."""
-        b = self.replay.split(rows)
-        alpha = self.log_alpha.detach().exp()
-
+        b = Batch(*self.replay.split(rows))
         with torch.no_grad():
             following, log_prob = self.actor.sample(b.following, eps[0])
-            q = self.target(torch.cat([b.following, following], 1))[..., 0].amin(0)
-            wanted = b.reward + b.discount * (q - alpha * log_prob)
+            q = self.critics.backup(torch.cat([b.following, following], 1))
+            wanted = b.reward + b.discount * (q - self.soft.alpha * log_prob)
         inputs = rows[:, : b.features.shape[1] + b.latent.shape[1]]  # features and latent lie side by side
-        values = self.critic(inputs)[..., 0]  # (2, B)
+        values = self.critics(inputs)  # (critics, B)
         loss = 0.5 * (values - wanted).square().mean(1).sum()
-        self.critic_adam.zero_grad()
+        self.adam.zero_grad()
         loss.backward()
-        self.critic_adam.step()
+        self.adam.step()
 
-        latent, log_prob = self.actor.sample(b.features, eps[1])
-        q = self.critic(torch.cat([b.features, latent], 1))[..., 0].amin(0)
-        surplus = -log_prob.detach().mean() - self.target_entropy
-        actor_loss = (alpha * log_prob - q).mean()
-        self.actor_adam.zero_grad()
-        # Only towards the actor: the critics' weight gradients would be thrown away.
-        both = actor_loss + self.log_alpha * surplus
-        both.backward(inputs=[*self.actor.parameters(), self.log_alpha])
-        self.actor_adam.step()
+        actor_loss, entropy = self.soft.improve(b.features, eps[1], self.critics.least)
+        self.critics.follow(self.config.dsrl.tau)
+        return torch.stack([loss + actor_loss, values.mean(), entropy]).detach()
 
-        with torch.no_grad():
-            # A bonus that dies lets the actor settle on one flaw of the world model.
-            self.log_alpha.clamp_(min=math.log(self.config.dsrl.alpha_floor))
-            for old, new in zip(self.target.parameters(), self.critic.parameters(), strict=True):
-                old.lerp_(new, self.config.dsrl.tau)
-        return torch.stack([loss + actor_loss, values.mean(), -log_prob.mean()]).detach()
+    @property
+    def _parts(self) -> Parts:
+        return {
+            "steerer": self.steerer,
+            "soft": self.soft,
+            "critics": self.critics,
+            "adam": self.adam,
+            "replay": self.replay,
+            "slots": self.slots,
+        }
 
     def state(self) -> dict[str, Tensor]:
         """Weights, optimisers, temperature, replay and the slots with their environment."""
-        groups = {
-            "steerer": self.steerer.state_dict(),
-            "critic": self.critic.state_dict(),
-            "target": self.target.state_dict(),
-            "replay": self.replay.state(),
-            "slots": self.slots.state(),
-        }
-        flat = {f"{group}.{k}": v.detach().clone() for group, d in groups.items() for k, v in d.items()}
-        flat |= optimizer_state(self.critic_adam, "critic_adam")
-        flat |= optimizer_state(self.actor_adam, "actor_adam")
-        return flat | {"log_alpha": self.log_alpha.detach().clone()}
+        return pack(self._parts)
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        for name in ("steerer", "critic", "target"):
-            getattr(self, name).load_state_dict(part(tensors, name))
-        self.replay.load_state(part(tensors, "replay"))
-        self.slots.load_state(part(tensors, "slots"))
-        load_optimizer_state(self.critic_adam, "critic_adam", tensors)
-        load_optimizer_state(self.actor_adam, "actor_adam", tensors)
-        self.log_alpha.data.copy_(tensors["log_alpha"])
+        unpack(self._parts, tensors)

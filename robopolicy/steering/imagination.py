@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from robopolicy.config import SteerConfig
 from robopolicy.errors import BadInput
 from robopolicy.protocols import Carry, ChunkEnv, Policy
+from robopolicy.steering.parts import part
 
 # Above every `seeding.episode_seed` of a master seed below a million: imagined training episodes
 # never share a stream with real or validation episodes.
@@ -29,6 +30,46 @@ class ImaginedEnv(ChunkEnv, Protocol):
     def state(self) -> dict[str, Tensor]: ...
 
     def load_state(self, tensors: dict[str, Tensor]) -> None: ...
+
+
+class RealEnv:
+    """A real simulator in the place of imagination: it never doubts, and its steps are counted.
+
+    Its state is the count alone: a simulator cannot be put back to where it was, so training that is
+    resumed begins all episodes anew and does not repeat the uninterrupted one to the bit.
+
+    Args:
+        env: the simulator.
+
+    Attributes:
+        steps: taken so far.
+    """
+
+    doubt_limit = float("inf")
+
+    def __init__(self, env: ChunkEnv):
+        self.env, self.num_envs, self.spec, self.steps = env, env.num_envs, env.spec, 0
+
+    def reset(
+        self, *, seed: list[int] | int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        return self.env.reset(seed=seed, options=options)
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        outcome = self.env.step(actions)
+        self.steps += int(np.sum(outcome[4]["executed"]))
+        return outcome
+
+    def close(self) -> None:
+        """Nothing: whoever opened the simulator closes it."""
+
+    def state(self) -> dict[str, Tensor]:
+        return {"steps": torch.tensor(self.steps)}
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        self.steps = int(tensors["steps"])
 
 
 class Outcome(NamedTuple):
@@ -65,12 +106,26 @@ def credit(outcome: Outcome, config: SteerConfig) -> tuple[Tensor, Tensor]:
     return reward.clamp(-1, 1), discount
 
 
+def tally(outcome: Outcome, reward: Tensor) -> dict[str, float]:
+    """What a learner reports of one chunk in every slot."""
+    return {
+        "ended": float(outcome.ended.sum()),
+        "succeeded": float((outcome.success & outcome.terminated).sum()),
+        "lost": float(outcome.lost.sum()),
+        "doubt": float(outcome.doubt.mean()),
+        "reward": float(reward.mean()),
+    }
+
+
 class Slots:
     """N running episodes: their observations, the policy's memory, and who has ended.
 
     Args:
         env: what to act in.
         policy: frozen.
+
+    Attributes:
+        actions: (N, K, A) what the last `act` asked for; of a chunk that ended early too.
     """
 
     def __init__(self, env: ImaginedEnv, policy: Policy):
@@ -78,6 +133,7 @@ class Slots:
         self.env, self.policy = env, policy
         n, spec = env.num_envs, policy.spec
         self.obs = torch.zeros(n, spec.obs_steps, spec.state_dim)
+        self.actions = torch.zeros(n, spec.chunk, spec.action_dim)
         self.ended = torch.ones(n, dtype=torch.bool)
         self.carry: Carry = dict(policy.initial([0] * n))
 
@@ -102,8 +158,8 @@ class Slots:
             BadInput: if the environment answers with a number that is not finite.
         """
         active = ~self.ended
-        actions, self.carry = self.policy.sample(self.obs, self.carry, noise)
-        obs, _, terminated, truncated, info = self.env.step(actions.numpy())
+        self.actions, self.carry = self.policy.sample(self.obs, self.carry, noise)
+        obs, _, terminated, truncated, info = self.env.step(self.actions.numpy())
         self.obs = self._checked("obs", obs)
         lost = [reason in ("doubt", "diverged") for reason in info["reason"]]
         done = torch.from_numpy(np.asarray(terminated, bool))
@@ -128,6 +184,8 @@ class Slots:
         self.obs, self.ended = tensors["obs"].clone(), tensors["ended"].clone()
         self.carry = {k: v.clone() for k, v in part(tensors, "carry").items()}
         self.env.load_state(part(tensors, "env"))
+        if isinstance(self.env, RealEnv):
+            self.ended = torch.ones_like(self.ended)
 
     @staticmethod
     def _checked(name: str, values: Any) -> Tensor:
@@ -136,8 +194,3 @@ class Slots:
         if not torch.isfinite(x).all():
             raise BadInput(f"env {name}", "finite numbers", "NaN or infinity")
         return x
-
-
-def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors below `prefix`, without it."""
-    return {k[len(prefix) + 1 :]: v for k, v in tensors.items() if k.startswith(prefix + ".")}

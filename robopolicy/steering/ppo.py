@@ -15,10 +15,11 @@ from torch.nn import functional
 
 from robopolicy.config import SteerConfig
 from robopolicy.protocols import Policy
-from robopolicy.steering.imagination import ImaginedEnv, Slots, credit, part
+from robopolicy.steering.actors import ActorConfig, PriorActor
+from robopolicy.steering.imagination import ImaginedEnv, Slots, credit
 from robopolicy.steering.networks import Mlp
-from robopolicy.steering.steerer import ActorConfig, NoiseSteerer, PriorActor
-from robopolicy.train import load_optimizer_state, optimizer_state
+from robopolicy.steering.parts import Parts, pack, unpack
+from robopolicy.steering.steerer import NoiseSteerer
 from robopolicy.types import Episode
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
@@ -76,7 +77,7 @@ class Ppo:
         while not slots.ended.all():
             features = self.steerer.features(slots.obs)
             prior = torch.randn(len(features), spec.chunk, spec.action_dim, generator=generator)
-            noise = self.actor.noise(features, prior)
+            noise = self.actor.noise(features, prior, slots.obs)
             outcome = slots.act(noise.clamp(-self.config.ppo.bound, self.config.ppo.bound))
             reward, discount = credit(outcome, self.config)
             value = self.value(features)[0, :, 0]
@@ -125,13 +126,14 @@ class Ppo:
             entropy = size * (log_std + 0.5 + _HALF_LOG_2PI).mean()
         return torch.stack([loss, value_loss, kl, kl_prior, entropy]).detach()
 
+    @property
+    def _parts(self) -> Parts:
+        # Every step starts all slots anew, so they hold nothing to keep.
+        return {"steerer": self.steerer, "value": self.value, "adam": self.adam}
+
     def state(self) -> dict[str, Tensor]:
-        """Weights and optimiser. Every step starts all slots anew, so they hold nothing to keep."""
-        groups = {"steerer": self.steerer.state_dict(), "value": self.value.state_dict()}
-        flat = {f"{group}.{k}": v.detach().clone() for group, d in groups.items() for k, v in d.items()}
-        return flat | optimizer_state(self.adam, "adam")
+        """Weights and optimiser."""
+        return pack(self._parts)
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        self.steerer.load_state_dict(part(tensors, "steerer"))
-        self.value.load_state_dict(part(tensors, "value"))
-        load_optimizer_state(self.adam, "adam", tensors)
+        unpack(self._parts, tensors)

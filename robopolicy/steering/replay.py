@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,10 +15,10 @@ class Batch(NamedTuple):
     """Transitions, one chunk each.
 
     Attributes:
-        features: (B, F) what the actor saw.
-        latent: (B, M) what it chose, in units of the noise bound.
+        features: (B, F) what the actor saw; or (B, T*D) the observation itself, where actions are judged.
+        latent: (B, M) what it chose, in units of the noise bound; or (B, K*A) the actions that were taken.
         reward: (B,) reward of the chunk.
-        following: (B, F) what it saw next.
+        following: what it saw next, as `features`.
         discount: (B,) weight of the value of `following`: gamma, or 0 where there is no future.
     """
 
@@ -29,33 +30,32 @@ class Batch(NamedTuple):
 
 
 class Replay:
-    """The last `capacity` transitions.
+    """The last `capacity` rows of some table, such as a `Batch`.
 
-    One row holds a whole transition, features and latent first, so that a batch is one gather and
-    the critic's input one slice of it.
+    One row holds a whole transition, so that a batch is one gather, and what lies side by side in it
+    (what was seen, what was chosen) is read as one slice.
 
     Args:
         capacity: rows kept; the oldest are overwritten.
-        features: F.
-        latent: M.
+        widths: of the columns; 0 for a column of plain numbers (B,).
     """
 
-    def __init__(self, capacity: int, features: int, latent: int):
+    def __init__(self, capacity: int, widths: Sequence[int]):
         if capacity < 1:
             raise BadInput("replay capacity", "a positive integer", capacity)
-        self._widths = [features, latent, 1, features, 1]
-        self._rows = torch.zeros(capacity, sum(self._widths))
+        self._widths = list(widths)
+        self._rows = torch.zeros(capacity, sum(w or 1 for w in widths))
         self._next = 0
         self.count = 0
 
-    def add(self, batch: Batch) -> None:
-        """Appends transitions.
+    def add(self, columns: Sequence[Tensor]) -> None:
+        """Appends rows.
 
         Raises:
             BadInput: if a number is not finite; nothing is added.
         """
-        f, u, r, n, d = batch
-        rows = torch.cat([f, u, r[:, None], n, d[:, None]], 1)
+        whole = zip(columns, self._widths, strict=True)
+        rows = torch.cat([x if width else x[:, None] for x, width in whole], 1)
         if not torch.isfinite(rows).all():
             raise BadInput("transition", "finite numbers", "NaN or infinity")
         capacity = len(self._rows)
@@ -68,10 +68,10 @@ class Replay:
         """(size, row) rows drawn uniformly with replacement; read them with `split`."""
         return self._rows.index_select(0, torch.randint(self.count, (size,), generator=generator))
 
-    def split(self, rows: Tensor) -> Batch:
-        """The parts of rows, as views."""
-        f, u, r, n, d = rows.split(self._widths, 1)
-        return Batch(f, u, r[:, 0], n, d[:, 0])
+    def split(self, rows: Tensor) -> list[Tensor]:
+        """The columns of rows, as views."""
+        columns = rows.split([w or 1 for w in self._widths], 1)
+        return [x if width else x[:, 0] for x, width in zip(columns, self._widths, strict=True)]
 
     def state(self) -> dict[str, Tensor]:
         return {"rows": self._rows[: self.count].clone(), "next": torch.tensor(self._next)}

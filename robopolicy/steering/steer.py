@@ -18,10 +18,14 @@ from robopolicy.protocols import ChunkEnv, Policy, Steerer
 from robopolicy.rollout import PriorSteerer, rollout
 from robopolicy.seeding import episode_seed, torch_seed
 from robopolicy.stats import Rate, wilson
+from robopolicy.steering.best_of_n import BestOfN
 from robopolicy.steering.dsrl import Dsrl
-from robopolicy.steering.imagination import ImaginedEnv, part
+from robopolicy.steering.dsrl_na import DsrlNa
+from robopolicy.steering.imagination import ImaginedEnv
+from robopolicy.steering.parts import part
 from robopolicy.steering.ppo import Ppo
 from robopolicy.steering.steerer import NoiseSteerer, policy_hash, save_steerer
+from robopolicy.steering.untrained import Untrained
 from robopolicy.train import Learner, fit
 from robopolicy.types import Episode
 
@@ -31,6 +35,16 @@ class SteeringLearner(Learner, Protocol):
 
     steerer: NoiseSteerer
     prefilled: int
+
+
+LEARNERS: dict[str, Callable[..., SteeringLearner]] = {
+    "dsrl": Dsrl,
+    "dsrl-na": DsrlNa,
+    "ppo": Ppo,
+    "best-of-n": BestOfN,
+    "none": Untrained,
+    "uniform": Untrained,
+}
 
 
 class BestKeeper:
@@ -157,12 +171,11 @@ def steer(
         return {"policy": policy_hash(policy), "world": world_hash() if world_hash else ""}
 
     before = hashes()
-    own = config.dsrl if config.method == "dsrl" else config.ppo
+    own = config.own
     env = make_env(own.envs)
     try:
         initial = Generator().manual_seed(torch_seed(seed, "steer", "initial"))
-        build = Dsrl if config.method == "dsrl" else Ppo
-        learner: SteeringLearner = build(policy, env, episodes, config, initial)
+        learner = LEARNERS[config.method](policy, env, episodes, config, initial)
         prior = validate(PriorSteerer())
         keeper = BestKeeper(learner, validate, config.eval_every, own.steps)
         out.mkdir(parents=True, exist_ok=True)

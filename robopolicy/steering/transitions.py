@@ -1,4 +1,4 @@
-"""Recorded episodes as transitions of the noise-space decision process, one per chunk."""
+"""Recorded episodes as transitions, one per chunk: of the noise that was chosen, or of the actions taken."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 from robopolicy.config import SteerConfig
+from robopolicy.errors import BadInput
 from robopolicy.protocols import Carry, Policy
+from robopolicy.spec import Spec
+from robopolicy.steering.actors import latent_size
 from robopolicy.steering.imagination import Outcome, credit
 from robopolicy.steering.replay import Batch
-from robopolicy.steering.steerer import NoiseSteerer, latent_size
+from robopolicy.steering.steerer import NoiseSteerer
 from robopolicy.types import Episode
 
 
@@ -66,13 +69,46 @@ def recorded_transitions(
     return Batch(*(torch.cat(x) for x in zip(*parts, strict=True)))
 
 
+def recorded_chunks(episodes: Sequence[Episode], spec: Spec, config: SteerConfig) -> Batch:
+    """Every K actions in a row, whoever took them, as transitions of the action-space decision process.
+
+    A chunk may begin at any step, for what follows depends on what is seen and done, not on who does it.
+    One that is cut short by a time limit says nothing and is left out. One that ends the episode for
+    good counts; where the record ends with it, its last action stands for those that are missing.
+
+    Args:
+        episodes: recorded with this Spec, best with some steps after the first success.
+        spec: of the task.
+        config: discount.
+
+    Returns:
+        Observations (B, T*D) and actions (B, K*A) in physical units.
+    """
+    parts: list[list[Tensor]] = []
+    for episode in episodes:
+        whole, k = episode.until_success(), spec.chunk
+        length, won = whole.length, bool(episode.achieved.any())
+        starts = np.arange(length if whole.terminated else length - k + 1)
+        if not len(starts):
+            continue
+        ends = np.minimum(starts + k, length)
+        rows = np.minimum(starts[:, None] + np.arange(k), episode.length - 1)
+        over = torch.from_numpy(whole.terminated & (starts + k >= length))
+        before, after = (_history(episode, at, spec.obs_steps).flatten(1) for at in (starts, ends))
+        actions = torch.from_numpy(episode.actions[rows]).float().flatten(1)
+        parts.append([before, actions, won * over.float(), after, config.gamma * (~over).float()])
+    if not parts:
+        raise BadInput("episodes", f"at least one of {spec.chunk} steps", "none")
+    return Batch(*(torch.cat(x) for x in zip(*parts, strict=True)))
+
+
 def _representable(noise: Tensor, kind: str, bound: float) -> Tensor:
     """(C,) whether each chunk's noise (C, K, A) is one the steerer could have chosen."""
     fits = (noise.abs() <= bound).flatten(1).all(1)
     return fits & (noise == noise[:, :1]).flatten(1).all(1) if kind == "repeat" else fits
 
 
-def _history(episode: Episode, steps: Sequence[int], obs_steps: int) -> Tensor:
+def _history(episode: Episode, steps: Sequence[int] | np.ndarray, obs_steps: int) -> Tensor:
     """(C, T, D) what was observed at `steps`; the first state is repeated before the start."""
     index = np.asarray(steps)[:, None] + np.arange(1 - obs_steps, 1)
     return torch.from_numpy(episode.states[np.maximum(index, 0)]).float()

@@ -81,6 +81,12 @@ class ToyEnv:
     def start(self, rng: np.random.Generator) -> tuple[float, float]:
         return rng.uniform(-0.1, 0.1), rng.choice([-1.0, 1.0])
 
+    def achieves(self, x, goal):
+        return x * goal >= self.threshold
+
+    def doubts(self, x, goal):
+        return max(0.0, abs(x) - self.doubt_beyond + 1) if np.isfinite(self.doubt_beyond) else 0.0
+
     def step(self, actions):
         n, k = self.num_envs, self.spec.chunk
         states = np.zeros((n, k, 2), np.float32)
@@ -94,9 +100,10 @@ class ToyEnv:
                 states[i, executed[i]] = x, goal
                 executed[i] += 1
                 self.applied[i] += 1
-                doubt[i] = max(0.0, abs(x) - self.doubt_beyond + 1) if np.isfinite(self.doubt_beyond) else 0
-                success[i] = terminated[i] = x * goal >= self.threshold
-                if not success[i] and abs(x) > self.doubt_beyond:
+                doubt[i] = self.doubts(x, goal)
+                doubtful = doubt[i] > self.doubt_limit
+                success[i] = terminated[i] = self.achieves(x, goal) and not doubtful
+                if doubtful:
                     truncated[i], reason[i] = True, "doubt"
                 elif not success[i] and self.applied[i] >= self.spec.horizon:
                     truncated[i], reason[i] = True, "horizon"
@@ -107,7 +114,7 @@ class ToyEnv:
         info = {
             "states": states,
             "executed": executed,
-            "achieved": states[..., 0] * states[..., 1] >= self.threshold,
+            "achieved": self.achieves(states[..., 0], states[..., 1]),
             "success": success,
             "doubt": doubt,
             "reason": reason,
@@ -124,6 +131,27 @@ class ToyEnv:
 
     def close(self):
         pass
+
+
+class Flawed(ToyEnv):
+    """Imagination with a false-reward corner: near x * goal = -0.6 it sees a success that is none.
+
+    An honest ensemble has seen little of that corner and doubts it: from 0 at x * goal = -0.3 up to twice
+    the 99th percentile of held-out data in its middle.
+
+    Args:
+        doubt_limit: doubt that ends an episode.
+    """
+
+    def __init__(self, num_envs: int, doubt_limit: float):
+        super().__init__(num_envs)
+        self.doubt_limit = doubt_limit
+
+    def achieves(self, x, goal):
+        return super().achieves(x, goal) | (x * goal <= -0.6)
+
+    def doubts(self, x, goal):
+        return max(0.0, (-0.3 - x * goal) / 0.15)
 
 
 class Chain(ToyEnv):

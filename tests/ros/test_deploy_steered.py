@@ -16,8 +16,9 @@ from robopolicy.policies.load import load_policy
 from robopolicy.policies.train import train_policy
 from robopolicy.rollout import PriorSteerer, rollout
 from robopolicy.seeding import episode_seed
+from robopolicy.steering.actors import ActorConfig
 from robopolicy.steering.load import load_steerer
-from robopolicy.steering.steerer import ActorConfig, NoiseSteerer, policy_hash, save_steerer
+from robopolicy.steering.steerer import NoiseSteerer, policy_hash, save_steerer
 from ros_nodes.deploy import deploy
 from sim.lift_expert import OPERATORS, LiftExpert
 from sim.tasks import LIFT

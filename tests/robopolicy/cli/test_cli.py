@@ -215,6 +215,15 @@ BAD = {
         "steer --world world --policy policy --dataset data --preset fast --out {new}",
         ["preset"],
     ),
+    "nothing to practise in": ("steer --policy policy --dataset data --out {new}", ["world", "--real"]),
+    "method not for real": (
+        "steer --policy policy --dataset data --method ppo --real --out {new}",
+        ["method", "dsrl-na"],
+    ),
+    "hardly any real steps": (
+        "steer --policy policy --dataset data --real --real-steps 15 --out {new}",
+        ["real_steps"],
+    ),
     "missing run": ("report --run none --out {new}", ["run", "none"]),
     "missing policy, serve": ("serve --policy none --address {new}", ["policy", "none"]),
     "missing policy, deploy": ("deploy --policy none --out {new}", ["policy", "none"]),

@@ -1,6 +1,7 @@
-"""What both learners owe: the bound, the end of an episode, bit-exact resume, refusal of NaN."""
+"""What all learners owe: the bound, the end of an episode, bit-exact resume, refusal of NaN."""
 
 import dataclasses
+from typing import Any, cast
 
 import pytest
 import torch
@@ -9,32 +10,43 @@ from hypothesis import strategies as st
 from steering_toy import SPEC, Chain, ToyEnv, ToyPolicy, Walker, recorded
 
 from robopolicy.checkpoint import tensor_hash
-from robopolicy.config import DsrlConfig, PpoConfig, SteerConfig
+from robopolicy.config import (
+    AliasedConfig,
+    BaselineConfig,
+    BestOfNConfig,
+    DsrlConfig,
+    PpoConfig,
+    SteerConfig,
+)
 from robopolicy.errors import BadInput
 from robopolicy.rollout import PriorSteerer, rollout
 from robopolicy.seeding import torch_seed
 from robopolicy.stats import wilson
-from robopolicy.steering.dsrl import Dsrl
+from robopolicy.steering.actors import ActorConfig, SquashedActor
 from robopolicy.steering.imagination import Outcome, credit
 from robopolicy.steering.noise import UniformNoise
-from robopolicy.steering.ppo import Ppo
-from robopolicy.steering.steer import BestKeeper
-from robopolicy.steering.steerer import ActorConfig, NoiseSteerer, SquashedActor
+from robopolicy.steering.replay import Batch
+from robopolicy.steering.steer import LEARNERS, BestKeeper
+from robopolicy.steering.steerer import NoiseSteerer
 from robopolicy.train import fit
 
 TINY = SteerConfig(
     hidden=8,
     dsrl=DsrlConfig(envs=4, updates=2, batch=8, capacity=60, learning_starts=8),
+    aliased=AliasedConfig(decoded=6, pool=20),
+    best_of_n=BestOfNConfig(candidates=3, envs=4, updates=2, batch=8, capacity=60),
     ppo=PpoConfig(envs=4, epochs=2, batch=8),
 )
+LEARN = ["dsrl", "dsrl-na", "best-of-n", "ppo"]
+METHODS = [*LEARN, "none", "uniform"]
 
 
 def learner(method, env=None, policy=None, config=TINY, episodes=None, seed=0):
-    build = {"dsrl": Dsrl, "ppo": Ppo}[method]
     config = dataclasses.replace(config, method=method)
     policy = policy or ToyPolicy()
     episodes = recorded(8, UniformNoise(1.5, repeat=True)) if episodes is None else episodes
-    return build(policy, env or ToyEnv(4), episodes, config, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    return cast("Any", LEARNERS[method](policy, env or ToyEnv(4), episodes, config, generator))
 
 
 def steerer_with(method, noise, scale, seed, stochastic=False):
@@ -43,8 +55,10 @@ def steerer_with(method, noise, scale, seed, stochastic=False):
         hidden=8,
         dsrl=DsrlConfig(noise=noise, stochastic=stochastic),
         ppo=PpoConfig(noise=noise),
+        uniform=BaselineConfig(noise, 1.5),
     )
-    made = NoiseSteerer(ActorConfig.of(config), SPEC, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    made = NoiseSteerer(ActorConfig.of(config), SPEC, generator, ToyPolicy())
     for p in made.actor.parameters():
         p.data = scale * torch.randn(p.shape, generator=torch.Generator().manual_seed(seed))
     return made
@@ -52,7 +66,7 @@ def steerer_with(method, noise, scale, seed, stochastic=False):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.sampled_from(["dsrl", "ppo"]),
+    st.sampled_from(METHODS),
     st.sampled_from(["repeat", "chunk"]),
     st.floats(0, 1e4),
     st.integers(0, 99),
@@ -68,7 +82,7 @@ def test_steerer_whatever_its_weights_and_input_noise_is_finite_and_in_bound(
     assert out.shape == prior.shape
     assert torch.isfinite(out).all()
     assert out.abs().max() <= made.config.bound
-    if noise == "repeat" and method == "dsrl":
+    if noise == "repeat" and method in ("dsrl", "dsrl-na", "uniform"):
         assert (out == out[:, :1]).all()
 
 
@@ -117,14 +131,14 @@ def test_ppo_untrained_is_exactly_the_prior(noise):
         assert (a.states == b.states).all()
 
 
-@pytest.mark.parametrize("method", ["dsrl", "ppo"])
+@pytest.mark.parametrize("method", LEARN)
 def test_learner_broken_environment_refused(method):
     made = learner(method, ToyEnv(4, broken_at=1))
     with pytest.raises(BadInput, match="env obs"):
         made.step(0, torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("method", ["dsrl", "ppo"])
+@pytest.mark.parametrize("method", LEARN)
 def test_learner_step_draws_only_from_its_generator(method):
     hashes = []
     for _ in range(2):
@@ -141,11 +155,11 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("method", ["dsrl", "ppo"])
+@pytest.mark.parametrize(("method", "warm_start"), [*((m, 0) for m in LEARN), ("dsrl", 3), ("dsrl-na", 3)])
 @pytest.mark.parametrize("killed_at", [1, 4])
-def test_learner_killed_and_resumed_equals_uninterrupted_to_the_bit(method, killed_at, tmp_path):
+def test_learner_killed_and_resumed_equals_uninterrupted_to_the_bit(method, warm_start, killed_at, tmp_path):
     def keeper():
-        made = learner(method)
+        made = learner(method, config=dataclasses.replace(TINY, warm_start=warm_start))
 
         def validate(steerer):  # depends on the weights only, like a real evaluation
             out = steerer.noise(torch.ones(1, 2, 2), torch.ones(1, 2, 2))
@@ -181,7 +195,7 @@ def test_dsrl_chain_value_is_the_analytic_one_with_and_without_time_limit(horizo
     for i in range(12):
         made.step(i, torch.Generator().manual_seed(i))
     features, std = made.steerer.features, made.steerer.features.std[0]
-    b = made.replay.split(made.replay.state()["rows"])
+    b = Batch(*made.replay.split(made.replay.state()["rows"]))
     here, there = ((x[:, 0] * std + features.mean[0]).round().long() for x in (b.features, b.following))
     q = torch.zeros(4, dtype=torch.float64)
     for _ in range(10):
@@ -220,7 +234,7 @@ def test_dsrl_success_inside_a_chunk_stops_there(end):
     made = learner("dsrl", env, policy, config, episodes)
     before = made.replay.count
     made.step(0, torch.Generator().manual_seed(0))
-    b = made.replay.split(made.replay.state()["rows"][before:])
+    b = Batch(*made.replay.split(made.replay.state()["rows"][before:]))
     x = b.following[:, 0] * made.steerer.features.std[0] + made.steerer.features.mean[0]
     torch.testing.assert_close(x, torch.full((2,), float(end)))
     assert env.applied.tolist() == [end, end]
@@ -245,7 +259,7 @@ def test_dsrl_doubtful_ends_are_stored_without_a_future():
     lost = 0.0
     for i in range(6):
         lost += made.step(i, torch.Generator().manual_seed(i))["lost"]
-    b = made.replay.split(made.replay.state()["rows"])
+    b = Batch(*made.replay.split(made.replay.state()["rows"]))
     assert lost > 0
     assert ((b.reward <= -0.5) & (b.discount == 0)).sum() == lost
 
@@ -272,7 +286,17 @@ def test_ppo_return_bootstraps_at_a_time_limit_and_not_at_doubt(doubt_beyond, wa
     torch.testing.assert_close(data[4], torch.full_like(data[4], wanted))
 
 
-@pytest.mark.parametrize("kwargs", [{"gamma": 1.0}, {"method": "magic"}, {"hidden": 0}, {"eval_every": 0}])
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"gamma": 1.0},
+        {"method": "magic"},
+        {"hidden": 0},
+        {"eval_every": 0},
+        {"critics": 0},
+        {"warm_start": -1},
+    ],
+)
 def test_config_out_of_range_refused(kwargs):
     with pytest.raises(BadInput, match=next(iter(kwargs))):
         SteerConfig(**kwargs)

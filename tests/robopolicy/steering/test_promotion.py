@@ -12,8 +12,9 @@ import torch
 from robopolicy.checkpoint import folder_hash, read_json, write_json
 from robopolicy.config import STEER_PRESETS
 from robopolicy.errors import BadInput, RoboPolicyError
+from robopolicy.steering.actors import ActorConfig
 from robopolicy.steering.promotion import PROMOTION, judge, promote, require_promotion
-from robopolicy.steering.steerer import ActorConfig, NoiseSteerer, save_steerer
+from robopolicy.steering.steerer import NoiseSteerer, save_steerer
 from sim.specs import LIFT
 
 

@@ -7,6 +7,8 @@ from robopolicy.checkpoint import tensor_hash
 from robopolicy.errors import BadInput
 from robopolicy.steering.replay import Batch, Replay
 
+WIDTHS = (3, 1, 0, 3, 0)
+
 
 def batch(first: int, count: int) -> Batch:
     """Transitions that carry their number in every entry."""
@@ -17,16 +19,16 @@ def batch(first: int, count: int) -> Batch:
 
 @given(st.integers(1, 9), st.lists(st.integers(0, 12), max_size=6))
 def test_replay_after_any_additions_holds_the_newest(capacity, sizes):
-    replay, total = Replay(capacity, 3, 1), 0
+    replay, total = Replay(capacity, WIDTHS), 0
     for size in sizes:
         replay.add(batch(total, size))
         total += size
-    held = replay.split(replay.state()["rows"]).reward.sort().values
+    held = Batch(*replay.split(replay.state()["rows"])).reward.sort().values
     assert held.tolist() == list(range(max(0, total - capacity), total))
 
 
 def test_replay_split_of_sampled_rows_keeps_transitions_together():
-    replay = Replay(50, 3, 1)
+    replay = Replay(50, WIDTHS)
     replay.add(batch(0, 50))
     f, u, r, n, d = replay.split(replay.sample(200, torch.Generator().manual_seed(0)))
     for x in (f, u, n):
@@ -35,7 +37,7 @@ def test_replay_split_of_sampled_rows_keeps_transitions_together():
 
 
 def test_replay_restored_goes_on_like_the_original():
-    replay, copy = Replay(10, 3, 1), Replay(10, 3, 1)
+    replay, copy = Replay(10, WIDTHS), Replay(10, WIDTHS)
     replay.add(batch(0, 14))
     copy.load_state(replay.state())
     for r in (replay, copy):
@@ -44,7 +46,7 @@ def test_replay_restored_goes_on_like_the_original():
 
 
 def test_replay_non_finite_transition_refused_and_not_stored():
-    replay, bad = Replay(10, 3, 1), batch(0, 2)
+    replay, bad = Replay(10, WIDTHS), batch(0, 2)
     bad.reward[1] = torch.nan
     with pytest.raises(BadInput, match="transition"):
         replay.add(bad)
@@ -54,4 +56,4 @@ def test_replay_non_finite_transition_refused_and_not_stored():
 @pytest.mark.parametrize("rows", [torch.zeros(11, 9), torch.zeros(3, 8)])
 def test_replay_state_that_does_not_fit_refused(rows):
     with pytest.raises(BadInput, match="replay"):
-        Replay(10, 3, 1).load_state({"rows": rows, "next": torch.tensor(0)})
+        Replay(10, WIDTHS).load_state({"rows": rows, "next": torch.tensor(0)})

@@ -8,7 +8,7 @@ import torch
 from steering_toy import SPEC, ToyEnv, ToyPolicy, recorded
 
 from robopolicy.checkpoint import tensor_hash
-from robopolicy.config import STEER_PRESETS, DsrlConfig, PpoConfig, SteerConfig
+from robopolicy.config import STEER_PRESETS, AliasedConfig, BestOfNConfig, DsrlConfig, PpoConfig, SteerConfig
 from robopolicy.errors import BadInput, Interrupted, RoboPolicyError
 from robopolicy.rollout import PriorSteerer, rollout
 from robopolicy.seeding import episode_seed
@@ -22,8 +22,12 @@ LEARNS = SteerConfig(
     hidden=32,
     eval_every=20,
     dsrl=DsrlConfig(steps=60, envs=16, updates=8, batch=64, learning_starts=64, tau=0.02, lr=3e-3),
+    aliased=AliasedConfig(decoded=128, pool=1024),
+    best_of_n=BestOfNConfig(candidates=16, steps=40, envs=32, updates=8, batch=64, tau=0.02, lr=3e-3),
     ppo=PpoConfig(steps=20, envs=128, batch=128),
 )
+LEARN = ["dsrl", "dsrl-na", "best-of-n", "ppo"]
+METHODS = [*LEARN, "none", "uniform"]
 TINY = STEER_PRESETS["tiny"]
 
 
@@ -35,7 +39,7 @@ def run(out, method="dsrl", config=TINY, policy=None, **kwargs):
     return steer(policy, ToyEnv, episodes, out, config, 0, **arguments)
 
 
-@pytest.mark.parametrize("method", ["dsrl", "ppo"])
+@pytest.mark.parametrize("method", LEARN)
 def test_steer_toy_task_learned_and_policy_unchanged(method, tmp_path):
     policy = ToyPolicy()
     before = tensor_hash(policy.state_dict())
@@ -49,7 +53,7 @@ def test_steer_toy_task_learned_and_policy_unchanged(method, tmp_path):
     assert sum(e.success for e in fresh) > 0.9 * 64
 
 
-@pytest.mark.parametrize("method", ["dsrl", "ppo"])
+@pytest.mark.parametrize("method", METHODS)
 def test_steerer_loaded_equals_the_saved_one(method, tmp_path):
     run(tmp_path / "a", method)
     run(tmp_path / "b", method)
@@ -111,7 +115,7 @@ def interrupting(policy, at):
     return validate
 
 
-@pytest.mark.parametrize("method", ["dsrl", "ppo"])
+@pytest.mark.parametrize("method", LEARN)
 def test_steer_interrupted_and_run_again_gives_the_same_steerer(method, tmp_path):
     policy = ToyPolicy()
     whole = run(tmp_path / "whole", method, policy=policy, validate=interrupting(policy, -1))

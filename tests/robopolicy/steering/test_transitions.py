@@ -1,14 +1,17 @@
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from steering_toy import SPEC, Chain, ToyEnv, ToyPolicy, Walker, recorded
 
 from robopolicy.config import DsrlConfig, SteerConfig
+from robopolicy.errors import BadInput
 from robopolicy.rollout import rollout
+from robopolicy.steering.actors import ActorConfig
 from robopolicy.steering.noise import UniformNoise
-from robopolicy.steering.steerer import ActorConfig, NoiseSteerer
-from robopolicy.steering.transitions import recorded_transitions
+from robopolicy.steering.steerer import NoiseSteerer
+from robopolicy.steering.transitions import recorded_chunks, recorded_transitions
 
 
 def prefill(episodes, noise="repeat", policy=None):
@@ -87,3 +90,57 @@ def test_toy_environment_itself_never_acts_after_the_end():
     for _ in range(9):
         env.step(torch.full((4, 2, 2), 0.4).numpy())
     assert env.applied.max() <= SPEC.horizon
+
+
+def chunks_of(episodes):
+    return recorded_chunks(episodes, SPEC, SteerConfig())
+
+
+def test_recorded_chunks_any_policy_counts_and_every_step_begins_one():
+    """Recorded closed loop (chunk 1) or by a policy with another gain: the same decision process."""
+    episodes = recorded(20, UniformNoise(9.0), ToyPolicy(gain=1.0))
+    taken, k = chunks_of(episodes), SPEC.chunk
+    assert len(taken.reward) == sum(e.length if e.success else e.length - k + 1 for e in episodes)
+    closed = [
+        dataclasses.replace(e, noise=np.zeros((e.length, 1, 2), np.float32), chunk_starts=np.arange(e.length))
+        for e in episodes
+    ]
+    for x, y in zip(chunks_of(closed), taken, strict=True):
+        assert torch.equal(x, y)
+
+
+def test_recorded_chunks_lead_from_where_they_began_to_where_they_end():
+    taken, k = chunks_of(recorded(20)), SPEC.chunk
+    x, then = (o.unflatten(1, (2, 2))[:, -1, 0] for o in (taken.features, taken.following))
+    moved = taken.latent.unflatten(1, (k, 2))[..., 0]
+    whole = taken.discount > 0
+    torch.testing.assert_close((x + moved.sum(1))[whole], then[whole])
+
+
+def test_recorded_chunks_only_success_is_rewarded_and_without_a_future():
+    episodes = recorded(40, UniformNoise(1.5, repeat=True))
+    taken = chunks_of(episodes)
+    assert taken.reward.sum() == sum(min(SPEC.chunk, e.length) for e in episodes if e.success) > 0
+    assert torch.equal(taken.discount == 0, taken.reward == 1)
+
+
+def test_recorded_chunks_what_was_recorded_beyond_success_fills_the_last_chunk():
+    won = next(e for e in recorded(40, UniformNoise(1.5, repeat=True)) if e.success)
+    longer = dataclasses.replace(
+        won,
+        states=np.concatenate([won.states, won.states[-1:]]),
+        actions=np.concatenate([won.actions, [[7.0, 7.0]]]).astype(np.float32),
+        achieved=np.concatenate([won.achieved, [True]]),
+    )
+    a, b = chunks_of([won]), chunks_of([longer])
+    assert (a.latent[-1, -2:] == a.latent[-1, :2]).all()
+    assert (b.latent[-1, -2:] == 7).all()
+    for name in ("features", "reward", "following", "discount"):
+        assert torch.equal(getattr(a, name), getattr(b, name))
+
+
+def test_recorded_chunks_of_too_short_episodes_refused():
+    e = next(e for e in recorded(20) if not e.success)
+    short = dataclasses.replace(e, states=e.states[:2], actions=e.actions[:1], achieved=e.achieved[:1])
+    with pytest.raises(BadInput, match="episodes"):
+        chunks_of([short])

@@ -1,0 +1,91 @@
+"""Where imagination is wrong and says so: the doubt guard; where there is no imagination: the simulator."""
+
+import dataclasses
+
+import pytest
+import torch
+from steering_toy import Flawed, ToyEnv, ToyPolicy, recorded
+
+from robopolicy.config import DsrlConfig, SteerConfig
+from robopolicy.rollout import rollout
+from robopolicy.steering.imagination import RealEnv, Slots
+from robopolicy.steering.load import load_steerer
+from robopolicy.steering.noise import UniformNoise
+from robopolicy.steering.steer import imagined_success, steer
+
+CONFIG = SteerConfig(
+    hidden=32,
+    eval_every=20,
+    dsrl=DsrlConfig(steps=40, envs=16, updates=8, batch=64, learning_starts=64, tau=0.02, lr=3e-3),
+)
+
+
+def imagined_and_true(make_env, out):
+    """Success rates of what was learned, where it learned and in the world as it is."""
+    policy = ToyPolicy()
+    episodes = recorded(40, UniformNoise(1.5, repeat=True))
+    validate = imagined_success(make_env(32), policy, 64, 0)
+    result = steer(policy, make_env, episodes, out, CONFIG, 0, validate)
+    done = rollout(ToyEnv(32), policy, load_steerer(out, policy), range(900, 964))
+    return result["best"]["rate"], sum(e.success for e in done) / 64
+
+
+def test_false_reward_corner_that_is_doubted_is_kept_out_of(tmp_path):
+    """The doubt limit, 1, is the 99th percentile on held-out data."""
+    imagined, true = imagined_and_true(lambda n: Flawed(n, doubt_limit=1.0), tmp_path)
+    assert imagined > 0.9
+    assert true > 0.9
+
+
+def test_false_reward_corner_without_the_guard_is_where_learning_ends(tmp_path):
+    """One direction then succeeds whatever the goal, and is right for the half of all starts it leads to."""
+    imagined, true = imagined_and_true(lambda n: Flawed(n, doubt_limit=float("inf")), tmp_path)
+    assert imagined > 0.9
+    assert true < 0.7  # one half; 64 starts are three standard deviations off at 0.69
+
+
+def test_world_without_a_false_reward_the_true_optimum_is_learned(tmp_path):
+    imagined, true = imagined_and_true(ToyEnv, tmp_path)
+    assert imagined > 0.9
+    assert true > 0.9
+
+
+def test_real_environment_never_doubts_and_counts_its_steps(tmp_path):
+    real, exam = RealEnv(ToyEnv(4)), RealEnv(ToyEnv(4))
+    config = dataclasses.replace(CONFIG, dsrl=dataclasses.replace(CONFIG.dsrl, steps=5, envs=4))
+    validate = imagined_success(exam, ToyPolicy(), 8, 0)
+    result = steer(ToyPolicy(), lambda n: real, recorded(20), tmp_path, config, 0, validate)
+    assert all(row["doubt"] == 0 == row["lost"] for row in result["rows"])
+    # At most 5 learner steps x 4 slots x 2 actions per chunk.
+    assert 20 < real.steps <= 40
+    assert exam.steps > real.steps
+
+
+def test_real_environment_resumed_starts_all_episodes_anew_and_keeps_its_count():
+    def slots():
+        return Slots(RealEnv(ToyEnv(3)), ToyPolicy())
+
+    first, second = slots(), slots()
+    first.restart(torch.Generator().manual_seed(0))
+    first.act(torch.zeros(3, 2, 2))
+    assert not first.ended.any()
+    second.load_state(first.state())
+    assert second.ended.all()
+    assert second.env.state()["steps"] == 6
+    second.restart(torch.Generator().manual_seed(1))
+    assert second.act(torch.zeros(3, 2, 2)).active.all()
+
+
+@pytest.mark.parametrize("method", ["dsrl", "dsrl-na"])
+def test_warm_start_alone_already_beats_the_plain_policy(method, tmp_path):
+    own = dataclasses.replace(CONFIG.dsrl, steps=1, envs=1)
+    warm = dataclasses.replace(CONFIG, method=method, warm_start=300, dsrl=own)
+    cold = dataclasses.replace(warm, warm_start=0)
+    episodes = recorded(200, UniformNoise(1.5, repeat=True))
+    validate = imagined_success(ToyEnv(32), ToyPolicy(), 64, 0)
+    rates = {
+        name: steer(ToyPolicy(), ToyEnv, episodes, tmp_path / name, config, 0, validate)
+        for name, config in (("warm", warm), ("cold", cold))
+    }
+    assert rates["warm"]["best"]["rate"] > rates["cold"]["best"]["rate"] + 0.2
+    assert rates["warm"]["best"]["rate"] > rates["warm"]["prior"]["rate"] + 0.2
