@@ -1,4 +1,4 @@
-"""What is said of a world model follows from what it does: a perfect one, a blind one, one that ignores actions."""
+"""What is said of a world model follows from what it does: of a perfect one, a blind one, a deaf one."""
 
 from typing import cast
 
