@@ -96,20 +96,6 @@ def around() -> str:
     return _text(lines)
 
 
-def ablation() -> str:
-    """Imagined success of the base policy by variant of the world model, beside the truth."""
-    rows = _all("world-ablation")
-    names = list(rows[0]["imagined"])
-    lines = [
-        f"| master seed | real | {' | '.join(names)} |",
-        f"|---|---|{'---|' * len(names)}",
-    ]
-    for row in rows:
-        cells = [_rate(row["imagined"][n]["success"]) for n in names]
-        lines.append(f"| {row['master_seed']} | {_rate(row['real'])} | {' | '.join(cells)} |")
-    return _text(lines)
-
-
 def _all(kind: str) -> list[Row]:
     found = sorted(RESULTS.glob(f"{kind}-*.json"))
     if not found:
@@ -132,7 +118,6 @@ def _text(lines: list[str]) -> str:
 
 DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"demos": demos, "around": around},
-    "world_models/README.md": {"ablation": ablation},
 }
 
 

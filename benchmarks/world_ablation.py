@@ -1,14 +1,20 @@
-"""What three choices in the world model are worth, on the data of a finished demo.
+"""What each part of the world model is worth, on the data of a finished unit of the study.
 
-    python -m benchmarks.world_ablation --run runs/demo
+    python -m benchmarks.world_ablation --run runs/truth/push-30
 
-Each variant is trained on the same episodes with the same settings and asked for the base policy's
-success; the demo's real evaluation says what is true.
+Each variant is trained on the same episodes and asked for the success of the base policy and of the steered
+one; real evaluations and fresh real episodes say what is true.
 
-    full              as shipped
-    ends at success   recorded episodes are cut at their first success
-    plain objects     objects are modelled as the robot is: linear mean and plain scale instead of sinh
-    success from all  the success head may use every number of the state
+    full                as shipped
+    no failures         episodes that failed are left out
+    demonstrations      nothing but them
+    ends at success     recorded episodes are cut at their first success
+    no feature noise    features are learned from as they are
+    one regressor       no ensemble (and no error that was not trained on)
+    gaussian errors     what the regressors leave open is drawn without looking at where it happens
+    no errors           what they leave open is left out: the same size and data without diffusion
+    chunk at once       all steps of a chunk in one prediction
+    success from all    the success head may use every number of the state
 """
 
 from __future__ import annotations
@@ -16,6 +22,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import multiprocessing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,70 +34,115 @@ from robopolicy.config import WORLD_PRESETS, WorldConfig
 from robopolicy.data.episodes import load_episodes
 from robopolicy.evaluate import evaluate
 from robopolicy.policies.load import load_policy
-from robopolicy.results import hardware, versions
+from robopolicy.results import RESULT, hardware, versions
 from robopolicy.seeding import episode_seed, torch_seed
+from robopolicy.steering.load import load_steerer
 from robopolicy.train import fit, seeded_init
+from robopolicy.types import Episode
+from world_models.diagnose import diagnose
 from world_models.imagined_env import ImaginedEnv
+from world_models.learners import ErrorLearner, MemberLearner
 from world_models.load import freeze
 from world_models.state import StateWorldModel
-from world_models.train import MemberLearner, calibrate, fit_statistics, split, success_learner, windows
+from world_models.statistics import calibrate, fit_statistics
+from world_models.train import success_learner
+from world_models.windows import split, windows
 
 RESULTS = Path(__file__).parent / "results"
-VARIANTS = ("full", "ends at success", "plain objects", "success from all")
+CHANGES: dict[str, dict[str, Any]] = {
+    "full": {},
+    "no failures": {},
+    "demonstrations": {},
+    "ends at success": {},
+    "no feature noise": {"feature_noise": 0.0},
+    "one regressor": {"members": 1},
+    "gaussian errors": {"residual": "gaussian"},
+    "no errors": {"residual": "none"},
+    "chunk at once": {"stride": 1000},
+    "success from all": {"success_sparsity": 0.0},
+}
+_DATA = ("demos", "rollouts-prior", "rollouts-uniform", "rollouts-repeat", "random")
+_FRESH = ("rollouts-fresh", "rollouts-refreshed")
 _EPISODES = 512
 
 
 def main() -> None:
-    """Trains every variant, two at a time, and writes one results file."""
+    """Trains every variant, several at a time, and writes one results file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--run", type=Path, required=True, help="folder of a finished demo")
-    run = parser.parse_args().run
-    demo = read_json(run / "result.json")
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        rows = pool.starmap(_variant, [(run, name, demo["master_seed"], demo["preset"]) for name in VARIANTS])
+    parser.add_argument("--run", type=Path, required=True, help="folder of a finished unit")
+    parser.add_argument("--workers", type=int, default=2)
+    args = parser.parse_args()
+    demo = read_json(args.run / RESULT)
+    jobs = [(args.run, name, demo["master_seed"], demo["preset"]) for name in CHANGES]
+    with multiprocessing.get_context("spawn").Pool(args.workers) as pool:
+        rows = pool.starmap(_variant, jobs, chunksize=1)
     result = {
         "schema": 1,
         "task": demo["task"],
         "preset": demo["preset"],
         "master_seed": demo["master_seed"],
-        "real": demo["base"]["real"],
-        "imagined": dict(zip(VARIANTS, rows, strict=True)),
+        "real": {arm: demo[arm]["real"] for arm in ("base", "steered")},
+        "variants": dict(zip(CHANGES, rows, strict=True)),
         "versions": versions(),
         "hardware": hardware(),
     }
-    write_json(RESULTS / f"world-ablation-{demo['master_seed']}.json", result)
-    print(
-        "real", demo["base"]["real"]["rate"], {n: r["success"]["rate"] for n, r in result["imagined"].items()}
-    )
+    write_json(RESULTS / f"world-ablation-{demo['task']}-{demo['master_seed']}.json", result)
+
+
+def chosen(name: str, episodes: Sequence[Episode]) -> list[Episode]:
+    """The episodes that a variant learns from."""
+    if name == "no failures":
+        return [e for e in episodes if e.success]
+    if name == "demonstrations":
+        return [e for e in episodes if e.source == "expert"]
+    if name == "ends at success":
+        return [e.until_success() for e in episodes]
+    return list(episodes)
 
 
 def _variant(run: Path, name: str, seed: int, preset: str) -> dict[str, Any]:
     torch.set_num_threads(1)
-    config: WorldConfig = WORLD_PRESETS[preset]
-    if name == "success from all":
-        config = dataclasses.replace(config, success_sparsity=0.0)
-    folders = ("demos", "rollouts-prior", "rollouts-uniform", "rollouts-repeat", "random")
-    episodes = load_episodes([run / f for f in folders])
-    if name == "ends at success":
-        episodes = [e.until_success() for e in episodes]
+    config = dataclasses.replace(WORLD_PRESETS[preset], **CHANGES[name])
+    train, held_out = split(load_episodes([run / f for f in _DATA]), config.held_out, seed)
     policy = load_policy(run / "policy")
-    train, held_out = split(episodes, config.held_out, seed)
-    data = windows(train, policy.spec)
-    with seeded_init(torch_seed(seed, "world-init")):
-        model = StateWorldModel(policy.spec, config)
-    if name == "plain objects":
-        model.is_object.fill_(False)
-    fit_statistics(model, data)
-    for i in range(config.members):
-        learner = MemberLearner(model, i, data, config)
-        fit(learner, config.steps, torch_seed(seed, "member", i), f"{name} {i + 1}", quiet=True)
-        model.members[i].load_state_dict(learner.average)
-    fit(success_learner(model, data), config.success_steps, torch_seed(seed, "success"), name, quiet=True)
-    errors = calibrate(freeze(model), windows(held_out, policy.spec), seed)
+    model = _fitted(chosen(name, train), config, policy.spec, seed, name)
+    report = calibrate(freeze(model), windows(held_out, policy.spec), seed)
     starts = np.stack([np.repeat(e.states[:1], policy.spec.obs_steps, 0) for e in train])
-    seeds = [episode_seed(seed, "imagined", i) for i in range(_EPISODES)]
-    done = evaluate(ImaginedEnv(model, starts, 256), policy, None, seeds, name)
-    return {"success": done.rate.to_dict(), "held_out": errors}
+    env, seeds = (
+        ImaginedEnv(model, starts, 256),
+        [episode_seed(seed, "imagined", i) for i in range(_EPISODES)],
+    )
+    steerers = {"base": None, "steered": load_steerer(run / "steerer", policy)}
+    found = diagnose(model, load_episodes([run / f for f in _FRESH]), seed)
+    return {
+        "imagined": {
+            arm: evaluate(env, policy, s, seeds, name).rate.to_dict() for arm, s in steerers.items()
+        },
+        "replay": found["replay"],
+        "doubt_spearman": found["doubt"]["spearman"],
+        "onset": found["onset"],
+        "held_out": report,
+    }
+
+
+def _fitted(
+    episodes: list[Episode], config: WorldConfig, spec: Any, seed: int, label: str
+) -> StateWorldModel:
+    """As `world_models.train.train_world` does it, but in memory and without its checks."""
+    with seeded_init(torch_seed(seed, "world-init")):
+        model = StateWorldModel(spec, config)
+    data = windows(episodes, spec, model.steps)
+    fit_statistics(model, data)
+    for i, member in enumerate(model.members):
+        learner = MemberLearner(model, i, data, config)
+        fit(learner, config.steps, torch_seed(seed, "member", i), label, quiet=True)
+        member.load_state_dict(learner.average)
+    errors = ErrorLearner(model, data, config)
+    if config.residual == "diffusion":
+        fit(errors, config.error_steps, torch_seed(seed, "errors"), label, quiet=True)
+        model.denoiser.load_state_dict(errors.average)
+    fit(success_learner(model, data), config.success_steps, torch_seed(seed, "success"), label, quiet=True)
+    return model
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from scipy.stats import rankdata
 from torch import Generator, Tensor
 
@@ -184,7 +184,7 @@ class _Others:
     """Nearest neighbours that belong to other episodes."""
 
     def __init__(self, points: np.ndarray, owner: np.ndarray):
-        self.tree, self.owner = cKDTree(points), owner
+        self.tree, self.owner = KDTree(points), owner
         # An episode's own windows are its nearest: room for all of them.
         self.room = min(len(points), _NEIGHBOURS + int(np.bincount(owner).max()))
 

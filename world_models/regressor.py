@@ -1,7 +1,7 @@
 """The sharp part of a world model: what is most likely to follow, by regression.
 
-Trained by squared error, a network spends all it has on the mean. Asked to denoise the same numbers it also
-has to carry the noise through its layers, and with the same time and size was three times less exact.
+Trained by squared error, a network spends all it has on the mean. A denoiser of the same numbers also has to
+carry their noise through its layers: with the same time and size it was far less exact.
 """
 
 from __future__ import annotations

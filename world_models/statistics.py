@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 from torch import Tensor
 
 from world_models.state import StateWorldModel
@@ -146,4 +147,4 @@ def rank_correlation(a: Tensor, b: Tensor) -> float:
     """Spearman's; 0 if one of them does not vary."""
     if len(a) < 2 or bool((a == a[0]).all()) or bool((b == b[0]).all()):
         return 0.0
-    return float(spearmanr(a.numpy(), b.numpy()).statistic)
+    return float(np.corrcoef(rankdata(a.numpy()), rankdata(b.numpy()))[0, 1])
