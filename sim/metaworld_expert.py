@@ -60,12 +60,15 @@ class MetaWorldExpert(Expert):
             return self._script.get_action(seen)[:4].astype(np.float32)
 
 
-def _operators(left: tuple[float, float], right: tuple[float, float]) -> dict[str, ExpertSettings]:
+def _operators(
+    left: tuple[float, float], right: tuple[float, float], careful_share: float = 0.6
+) -> dict[str, ExpertSettings]:
     """A careful operator, alone ("careful") or beside two who see the object by `left`, `right` aside."""
-    careful = Operator("from above", (0.0, 0.0, 0.12), 0.6)
+    share = (1 - careful_share) / 2
+    careful = Operator("from above", (0.0, 0.0, 0.12), careful_share)
     mistaken = (
-        Operator("from the left", (-0.10, 0.0, 0.08), 0.2, left),
-        Operator("from the right", (0.10, 0.04, 0.08), 0.2, right),
+        Operator("from the left", (-0.10, 0.0, 0.08), share, left),
+        Operator("from the right", (0.10, 0.04, 0.08), share, right),
     )
     return {"mixed": ExpertSettings((careful, *mistaken)), "careful": ExpertSettings((careful,), noise=0.05)}
 
@@ -73,7 +76,7 @@ def _operators(left: tuple[float, float], right: tuple[float, float]) -> dict[st
 # The offsets are those at which each script begins to fail.
 OPERATORS = {
     "push": _operators((-0.03, 0.0), (0.0, 0.03)),
-    "coffee-pull": _operators((-0.03, 0.0), (0.0, -0.03)),
+    "coffee-pull": _operators((-0.03, 0.0), (0.0, -0.03), 0.75),
     "lever-pull": _operators((0.04, 0.0), (0.0, -0.03)),
     "soccer": _operators((-0.02, 0.0), (0.02, 0.0)),
 }
