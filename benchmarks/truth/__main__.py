@@ -16,8 +16,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.truth.summary import UNITS, summarise
-from benchmarks.truth.unit import Unit, study
-from robopolicy.checkpoint import write_json
+from benchmarks.truth.unit import Unit, write_study
 from sim.tasks import TASKS
 
 # Nothing was chosen on these.
@@ -41,17 +40,12 @@ def main() -> None:
     ]
     if missing and not args.summary:
         with ProcessPoolExecutor(args.workers, get_context("spawn"), os.nice, (1,)) as pool:
-            running = {pool.submit(_run, unit): unit for unit in missing}
+            running = {pool.submit(write_study, unit, UNITS): unit for unit in missing}
             for done in as_completed(running):
                 done.result()
                 print(f"{running[done].name} done", flush=True)
                 summarise()
     summarise()
-
-
-def _run(unit: Unit) -> None:
-    UNITS.mkdir(parents=True, exist_ok=True)
-    write_json(UNITS / f"{unit.name}.json", study(unit))
 
 
 if __name__ == "__main__":

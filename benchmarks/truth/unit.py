@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from robopolicy.checkpoint import read_json
+from robopolicy.checkpoint import read_json, write_json
 from robopolicy.cli import chain
 from robopolicy.cli.collect import Collect, collect
 from robopolicy.cli.demo import Demo
@@ -57,6 +57,13 @@ class Unit:
     @property
     def folder(self) -> Path:
         return self.runs / self.name
+
+
+def write_study(unit: Unit, folder: Path) -> None:
+    """Writes what `study` finds into a folder of results."""
+    result = study(unit)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / f"{unit.name}.json", result)
 
 
 def study(unit: Unit) -> dict[str, Any]:
