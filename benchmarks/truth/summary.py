@@ -15,18 +15,24 @@ from robopolicy.stats import wilson
 
 RESULTS = Path(__file__).parents[1] / "results"
 UNITS = RESULTS / "truth"
+EXTRAS = RESULTS / "truth-extras"
 ARMS = ("base", "steered", "steered_refresh")
 
 
 def summarise() -> dict[str, Any]:
     """Pools the units by task, by imperfection and over all; writes and returns the result."""
     units = [read_json(path) for path in sorted(UNITS.glob("*.json"))]
+    extras = [read_json(path) for path in sorted(EXTRAS.glob("*.json"))]
+    worlds = [read_json(path) for path in sorted(RESULTS.glob("world-ablation-*.json"))]
+    references = _grouped(extras, lambda x: x["task"])
     tasks = _grouped(units, lambda u: u["task"])
     kinds = _grouped(units, lambda u: u["imperfection"])
     ranked = [p for u in units for p in u["ranking"]["policies"].values()]
     result = {
         "schema": 1,
-        "tasks": {name: _task(found) for name, found in tasks.items()},
+        "tasks": {
+            name: {**_task(found), **_reference(references.get(name, []))} for name, found in tasks.items()
+        },
         "pooled": _pooled(units, ranked),
         "replay": {
             name: {k: _sum(u["trust"]["replay"][k] for u in found) for k in found[0]["trust"]["replay"]}
@@ -38,6 +44,7 @@ def summarise() -> dict[str, Any]:
         },
         "by_imperfection": {name: _arms(found) for name, found in kinds.items()},
         "mean": {arm: _mean(_arms(found)[arm]["rate"] for found in tasks.values()) for arm in ARMS},
+        "ablations": {"steering": _steering(extras), "world": _world(worlds)},
         "versions": versions(),
         "hardware": hardware(),
     }
@@ -69,6 +76,44 @@ def _task(units: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "verdicts": [u["ranking"]["verdict"] for u in units],
         },
     }
+
+
+def _reference(extras: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """DSRL in the real simulator; nothing where none was run."""
+    rows = [x["reference_real_dsrl"] for x in extras]
+    if not rows:
+        return {}
+    return {"reference_real_dsrl": {**_sum(rows), "real_steps": sum(r["real_steps"] for r in rows)}}
+
+
+def _steering(extras: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Each way of steering over the same units, real and imagined."""
+    if not extras:
+        return {}
+    kept = {arm: {"real": _sum(x[arm] for x in extras)} for arm in ("base", "steered")}
+    tried = {
+        name: {where: _sum(x["steering"][name][where] for x in extras) for where in ("real", "imagined")}
+        for name in extras[0]["steering"]
+    }
+    return {"units": [f"{x['task']}-{x['seed']}" for x in extras], **kept, **tried}
+
+
+def _world(worlds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Each variant of the world model over the same units: how far it is from the truth."""
+    if not worlds:
+        return {}
+
+    def of(name: str) -> dict[str, Any]:
+        rows = [(w["variants"][name], w["real"]) for w in worlds]
+        return {
+            "gap": _mean(abs(v["imagined"][arm]["rate"] - r[arm]["rate"]) for v, r in rows for arm in r),
+            **{k: _sum(v["replay"][k] for v, _ in rows) for k in rows[0][0]["replay"]},
+            "doubt_spearman": _mean(v["doubt_spearman"] for v, _ in rows),
+            "onset_auc": _mean(v["onset"]["auc"] for v, _ in rows),
+        }
+
+    units = [f"{w['task']}-{w['master_seed']}" for w in worlds]
+    return {"units": units, **{name: of(name) for name in worlds[0]["variants"]}}
 
 
 def _arms(units: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from robopolicy.seeding import stream
 REFRESH = 100
 RANKED_EPISODES = 100
 YOUNG = (100, 300, 800)  # updates
-_UNGUARDED = 1e6
+UNGUARDED = 1e6
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _candidates(unit: Unit) -> tuple[list[Path], list[Path]]:
         train(Train((out / "demos",), policies[-1], steps=steps, **common))
     steerers = [out / "steerer", out / "steerer-refreshed"]
     for name, how in {
-        "exploiter": {"doubt_limit": _UNGUARDED},
+        "exploiter": {"doubt_limit": UNGUARDED},
         "ppo": {"method": "ppo"},
         "uniform": {"method": "uniform"},
     }.items():

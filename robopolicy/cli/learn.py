@@ -100,6 +100,7 @@ class Steer:
         steps: learner steps, instead of the preset's.
         warm_start: updates on the recorded transitions before the first step (dsrl and dsrl-na).
         critics: members of the ensemble whose least value counts, instead of the preset's.
+        radius: largest noise element that dsrl may choose, instead of the preset's.
         doubt_limit: doubt that ends an imagined episode; by default one that lets a share of the plain
             policy's successes stand ("trust" in the preset).
         real: practise in the real simulator instead: the reference that imagination is measured by.
@@ -116,6 +117,7 @@ class Steer:
     steps: int | None = None
     warm_start: int | None = None
     critics: int | None = None
+    radius: float | None = None
     doubt_limit: float | None = None
     real: bool = False
     real_steps: int = 20_000
@@ -165,6 +167,10 @@ def steer(args: Steer) -> Result:
     if args.steps is not None:
         positive(steps=args.steps)
         config = with_changes(config, **{config.section: with_changes(config.own, steps=args.steps)})
+    if args.radius is not None:
+        if config.section != "dsrl":
+            raise BadInput("radius", "the method dsrl", args.method)
+        config = with_changes(config, dsrl=with_changes(config.dsrl, bound=args.radius))
     if args.real:
         return run("steer", args, config, lambda: _steer_for_real(args, config))
     if args.world is None:
