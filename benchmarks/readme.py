@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.truth import tables
 from robopolicy.checkpoint import read_json
 
 ROOT = Path(__file__).parents[1]
@@ -47,53 +48,34 @@ def refreshed(document: str, text: str) -> str:
     return text
 
 
-def demos() -> str:
-    """One line per demo, those of the present version first."""
-    lines = [
-        "| halted by doubt | master seed | base | steered | gain in the real simulator "
-        "| base imagined | steered imagined | minutes |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for answer, kind in (("yes", "halted/demo"), ("no", "demo")):
-        for result in _all(kind):
-            base, steered, d = result["base"], result["steered"], result["paired_difference"]
-            cells = [
-                answer,
-                f"{result['master_seed']}",
-                _rate(base["real"]),
-                _rate(steered["real"]),
-                f"**{d['mean']:+.1%}** [{d['low']:+.1%}, {d['high']:+.1%}]",
-                _rate(base["imagined"]),
-                _rate(steered["imagined"]),
-                f"{result['wall_clock_s']['total'] / 60:.1f}",
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
-    return _text(lines)
-
-
 def around() -> str:
-    """What else the demos and benchmarks measured."""
-    speed, rows = read_json(RESULTS / "speed.json"), [*_all("halted/demo"), *_all("demo")]
-    real = {row["base"]["real"]["episodes"] for row in rows}
-    imagined = {row["base"]["imagined"]["episodes"] for row in rows}
-    hardware = rows[0]["hardware"]
+    """What the benchmarks measured beside the study."""
+    speed, truth = read_json(RESULTS / "speed.json"), _truth()
+    real = {
+        t[arm]["episodes"] // len(t["seeds"]) for t in truth["tasks"].values() for arm in ("base", "steered")
+    }
     fastest = max(speed["imagined_steps_per_s"].values())
-    memory = max(row["peak_memory_mb"] for row in rows) / 1000
     lines = [
-        f"Success with 95% Wilson intervals: {_one(real)} real episodes per policy, both on the same",
-        f"held-out seeds; {_one(imagined)} imagined ones. Machine: {hardware['cores']} cores, no GPU; at the "
-        f"most {memory:.1f} GB were in use.",
+        f"Success with 95% Wilson intervals: {_one(real)} held-out real episodes per policy and seed.",
         f"Imagination takes {fastest:,.0f} steps per second, plain robosuite "
         f"{speed['real_steps_per_s']:,.0f} on the same {speed['processes']} cores:",
         f"{speed['ratio']:.0f} times as many.",
     ]
-    for d in _all("halted/deploy"):
+    for d in _all("deploy"):
         rate, seed = d["success"], d["config"]["args"]["seed"]
         lines.append(
-            f"Over ROS 2 in real time, behind the gate, the steered policy of seed {seed} succeeded in "
+            f"Over ROS 2 in real time, behind the gate, a steered policy (Lift, seed {seed}) succeeded in "
             f"{rate['successes']} of {rate['episodes']}\nepisodes [{rate['low']:.1%}, {rate['high']:.1%}]."
         )
     return _text(lines)
+
+
+def _truth() -> Row:
+    return read_json(RESULTS / "truth.json")
+
+
+def _table(make: Callable[[Row], str]) -> Callable[[], str]:
+    return lambda: make(_truth())
 
 
 def _all(kind: str) -> list[Row]:
@@ -101,10 +83,6 @@ def _all(kind: str) -> list[Row]:
     if not found:
         raise FileNotFoundError(f"{RESULTS}/{kind}-*.json: run `make results`")
     return [read_json(path) for path in found]
-
-
-def _rate(row: Row) -> str:
-    return f"{row['rate']:.1%} [{row['low']:.1%}, {row['high']:.1%}]"
 
 
 def _one(values: set[int]) -> int:
@@ -117,7 +95,14 @@ def _text(lines: list[str]) -> str:
 
 
 DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {"demos": demos, "around": around},
+    "README.md": {"truth": _table(tables.by_task), "around": around},
+    "docs/truth.md": {
+        "tasks": _table(tables.by_task),
+        "seeds": _table(tables.by_seed),
+        "ranking": _table(tables.ranking),
+        "steering": _table(tables.steering),
+        "world": _table(tables.world),
+    },
 }
 
 

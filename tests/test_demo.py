@@ -17,8 +17,8 @@ SECONDS = {"setup", "collect", "train", "train_world", "steer", "evaluate", "tot
 def demo(out: Path) -> subprocess.CompletedProcess:
     root = Path(__file__).parents[1]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, "-m", "robopolicy.cli", "demo", "--preset", "tiny", "--out", str(out)]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=290, check=False)
+    command = [sys.executable, "-m", "robopolicy.cli", "demo", "--preset", "tiny", "--refresh", "3"]
+    return subprocess.run([*command, "--out", str(out)], env=env, capture_output=True, text=True, timeout=290, check=False)
 
 
 def test_demo_reports_every_field_and_once_finished_does_nothing_again(tmp_path):
@@ -26,13 +26,16 @@ def test_demo_reports_every_field_and_once_finished_does_nothing_again(tmp_path)
     done = demo(out)
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads((out / "result.json").read_text())
-    for name in ("base", "steered"):
+    for name in ("base", "steered", "steered_refresh"):
         for where in ("real", "imagined"):
             assert result[name][where].keys() == RATE
     assert {"mean", "low", "high"} <= result["paired_difference"].keys()
     assert result["wall_clock_s"].keys() >= SECONDS
     assert result["speed"].keys() == {"imagined_steps_per_s", "real_steps_per_s", "processes"}
     assert result["real_steps_between_world_and_evaluation"] == 0
+    assert result["refresh"]["episodes"] == 3
+    assert result["refresh"]["real_steps"] > 0
+    assert result["promotion"]["promoted"] is False  # on so few episodes nothing is
     assert result["hashes"]["policy"]["before"] == result["hashes"]["policy"]["after"]
     assert result["hashes"]["world"]["before"] == result["hashes"]["world"]["after"]
     assert {

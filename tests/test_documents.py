@@ -12,5 +12,5 @@ def test_document_quotes_what_the_results_files_say(document):
 
 
 def test_document_without_its_block_is_refused():
-    with pytest.raises(ValueError, match="demos"):
+    with pytest.raises(ValueError, match="truth"):
         refreshed("README.md", "no block here")

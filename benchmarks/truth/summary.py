@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from robopolicy.checkpoint import read_json, write_json
+from benchmarks.truth import tables
+from benchmarks.truth.page import scatter, write_page
+from robopolicy.checkpoint import read_json, write_atomic, write_json
 from robopolicy.ranking import mmrv, pearson
 from robopolicy.results import hardware, versions
 from robopolicy.stats import wilson
@@ -16,12 +18,21 @@ from robopolicy.stats import wilson
 RESULTS = Path(__file__).parents[1] / "results"
 UNITS = RESULTS / "truth"
 EXTRAS = RESULTS / "truth-extras"
+PICTURE = RESULTS.parents[1] / "docs" / "figures" / "truth.svg"
 ARMS = ("base", "steered", "steered_refresh")
+TABLES = {
+    "Tasks": tables.by_task,
+    "Units": tables.by_seed,
+    "What parts of steering are worth": tables.steering,
+    "What parts of the world model are worth": tables.world,
+}
 
 
 def summarise() -> dict[str, Any]:
-    """Pools the units by task, by imperfection and over all; writes and returns the result."""
+    """Pools the units by task, by imperfection and over all; writes and returns the result, {} if none."""
     units = [read_json(path) for path in sorted(UNITS.glob("*.json"))]
+    if not units:
+        return {}
     extras = [read_json(path) for path in sorted(EXTRAS.glob("*.json"))]
     worlds = [read_json(path) for path in sorted(RESULTS.glob("world-ablation-*.json"))]
     references = _grouped(extras, lambda x: x["task"])
@@ -49,6 +60,8 @@ def summarise() -> dict[str, Any]:
         "hardware": hardware(),
     }
     write_json(RESULTS / "truth.json", result)
+    write_page(RESULTS / "truth.html", {name: table(result) for name, table in TABLES.items()}, units)
+    write_atomic(PICTURE, scatter(units).encode())
     return result
 
 
@@ -122,8 +135,6 @@ def _arms(units: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _pooled(units: Sequence[Mapping[str, Any]], ranked: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Over all policies of all units; violations of order count within a unit only."""
-    if not ranked:
-        return {}
     real, imagined = (np.array([p[where]["rate"] for p in ranked]) for where in ("real", "imagined"))
     return {
         "policies": len(ranked),

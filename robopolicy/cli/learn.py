@@ -100,7 +100,7 @@ class Steer:
         steps: learner steps, instead of the preset's.
         warm_start: updates on the recorded transitions before the first step (dsrl and dsrl-na).
         critics: members of the ensemble whose least value counts, instead of the preset's.
-        radius: largest noise element that dsrl may choose, instead of the preset's.
+        radius: largest noise element that dsrl or dsrl-na may choose, instead of the preset's.
         doubt_limit: doubt that ends an imagined episode; by default one that lets a share of the plain
             policy's successes stand ("trust" in the preset).
         real: practise in the real simulator instead: the reference that imagination is measured by.
@@ -169,7 +169,7 @@ def steer(args: Steer) -> Result:
         config = with_changes(config, **{config.section: with_changes(config.own, steps=args.steps)})
     if args.radius is not None:
         if config.section != "dsrl":
-            raise BadInput("radius", "the method dsrl", args.method)
+            raise BadInput("radius", "the method dsrl or dsrl-na", args.method)
         config = with_changes(config, dsrl=with_changes(config.dsrl, bound=args.radius))
     if args.real:
         return run("steer", args, config, lambda: _steer_for_real(args, config))

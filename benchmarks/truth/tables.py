@@ -1,0 +1,140 @@
+"""Tables of the study, in Markdown, from `benchmarks/results/truth.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+def by_task(truth: Row) -> str:
+    """One line per task: success of base and steered policy, and how true imagination was."""
+    lines = _head(
+        "task (demonstrations)",
+        "seeds",
+        "base",
+        "steered, no real step",
+        "refreshed with 100 real episodes",
+        "real - imagined",
+        "r",
+        "MMRV",
+        "failures, successes replayed as such",
+        "doubt",
+    )
+    for name, t in truth["tasks"].items():
+        ranking, replay = t["ranking"], truth["replay"][name]
+        gaps = [p["gap"]["steered"] for p in t["per_seed"]]
+        failures, successes = (replay[f"{x}_as_{x}"]["rate"] for x in ("failures", "successes"))
+        lines.append(
+            _row(
+                f"{name} ({t['imperfection']})",
+                len(t["seeds"]),
+                rate(t["base"]),
+                rate(t["steered"]),
+                rate(t["steered_refresh"]),
+                f"{sum(gaps) / len(gaps):+.1%}",
+                f"{ranking['pearson']:.2f}",
+                f"{ranking['mmrv']:.3f}",
+                f"{failures:.0%}, {successes:.0%}",
+                f"{truth['doubt'][name]['spearman']:.2f}",
+            )
+        )
+    mean = truth["mean"]
+    means = (f"{mean[arm]:.1%}" for arm in ("base", "steered", "steered_refresh"))
+    lines.append(_row("mean of the tasks", "", *means, "", "", "", "", ""))
+    return _text(lines)
+
+
+def by_seed(truth: Row) -> str:
+    """One line per unit: the paired gains with their intervals."""
+    lines = _head(
+        "task", "master seed", "base", "steered", "gain", "refreshed", "gain", "real steps", "promoted"
+    )
+    for name, t in truth["tasks"].items():
+        for p in t["per_seed"]:
+            lines.append(
+                _row(
+                    name,
+                    p["seed"],
+                    f"{p['base']:.1%}",
+                    f"{p['steered']:.1%}",
+                    gain(p["difference"]),
+                    f"{p['steered_refresh']:.1%}",
+                    gain(p["refresh_difference"]),
+                    f"{p['real_steps_of_refresh']:,}",
+                    "yes" if p["promoted"] else "no",
+                )
+            )
+    return _text(lines)
+
+
+def steering(truth: Row) -> str:
+    """Ways of steering, over the same units."""
+    table = truth["ablations"]["steering"]
+    if not table:
+        return "Not run yet.\n"
+    lines = _head("steering", "real", "imagined")
+    for name, row in table.items():
+        if name != "units":
+            lines.append(_row(name, rate(row["real"]), rate(row["imagined"]) if "imagined" in row else ""))
+    for name, t in truth["tasks"].items():
+        if "reference_real_dsrl" in t:
+            reference = t["reference_real_dsrl"]
+            steps = f"{reference['real_steps']:,} real steps"
+            lines.append(_row(f"{name}: DSRL in the real simulator, {steps}", rate(reference), ""))
+    return _text(lines)
+
+
+def world(truth: Row) -> str:
+    """Variants of the world model, over the same units."""
+    table = truth["ablations"]["world"]
+    if not table:
+        return "Not run yet.\n"
+    lines = _head(
+        "world model", "mean gap", "failures as failures", "successes as successes", "doubt", "onset AUC"
+    )
+    for name, row in table.items():
+        if name != "units":
+            lines.append(
+                _row(
+                    name,
+                    f"{row['gap']:.1%}",
+                    rate(row["failures_as_failures"]),
+                    rate(row["successes_as_successes"]),
+                    f"{row['doubt_spearman']:.2f}",
+                    f"{row['onset_auc']:.2f}",
+                )
+            )
+    return _text(lines)
+
+
+def ranking(truth: Row) -> str:
+    """Agreement of the orders over all policies."""
+    pooled, units = truth["pooled"], sum(len(t["seeds"]) for t in truth["tasks"].values())
+    return (
+        f"Over {pooled['policies']} policies of {units} units: Pearson {pooled['pearson']:.3f}, mean MMRV "
+        f"{pooled['mmrv']:.3f}, mean absolute gap {pooled['mean_gap']:.1%}.\n"
+    )
+
+
+def rate(row: Row) -> str:
+    """A rate with its interval."""
+    return f"{row['rate']:.1%} [{row['low']:.1%}, {row['high']:.1%}]"
+
+
+def gain(d: Row) -> str:
+    """A paired difference with its interval."""
+    return f"{d['mean']:+.1%} [{d['low']:+.1%}, {d['high']:+.1%}]"
+
+
+def _head(*names: str) -> list[str]:
+    return [_row(*names), _row(*["---"] * len(names))]
+
+
+def _row(*cells: object) -> str:
+    return f"| {' | '.join(str(c) for c in cells)} |"
+
+
+def _text(lines: Sequence[str]) -> str:
+    return "\n".join(lines) + "\n"
