@@ -47,7 +47,16 @@ class Evaluation:
 
     @property
     def mean_doubt(self) -> float:
-        return float(np.mean(np.concatenate([e.doubt for e in self.episodes])))
+        return float(np.mean(self._doubt))
+
+    @property
+    def doubtful(self) -> float:
+        """Share of chunks in more doubt than 99% of those that the world model was calibrated on."""
+        return float(np.mean(self._doubt > 1))
+
+    @property
+    def _doubt(self) -> np.ndarray:
+        return np.concatenate([e.doubt for e in self.episodes])
 
 
 def evaluate(

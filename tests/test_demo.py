@@ -18,7 +18,9 @@ def demo(out: Path) -> subprocess.CompletedProcess:
     root = Path(__file__).parents[1]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-m", "robopolicy.cli", "demo", "--preset", "tiny", "--refresh", "3"]
-    return subprocess.run([*command, "--out", str(out)], env=env, capture_output=True, text=True, timeout=290, check=False)
+    return subprocess.run(
+        [*command, "--out", str(out)], env=env, capture_output=True, text=True, timeout=290, check=False
+    )
 
 
 def test_demo_reports_every_field_and_once_finished_does_nothing_again(tmp_path):

@@ -162,6 +162,8 @@ def show(result: Result) -> None:
         say(_judged(result))
         if result.get("ranking"):
             say(_ranked(result["ranking"]))
+        if result.get("refused"):
+            say(f"not to be ranked: {result['refused']}")
         return
     table = Table(title=result["verb"], show_header=False)
     for name, value in result.items():

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Imagined episodes that run at the same time; changes no episode.
 _IMAGINED_BATCH = 256
+# Ten times as many doubtful chunks as where doubt was calibrated.
+DOUBTFUL = 0.1
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class Imagine:
 
     The result has the format of "robopolicy evaluate"; --real compares with one. A gap between the two is
     what the world model has yet to learn. With three or more policies it also says whether this world model
-    can rank them: correlations, rank violation and a verdict, with 95% intervals.
+    can rank them: correlations, rank violation and a verdict, with 95% intervals. It refuses to rank where it
+    doubts too much.
 
     Example: robopolicy imagine --world runs/world --policy runs/policy --real runs/real/result.json
     --out runs/imagined
@@ -191,7 +194,19 @@ def _imagine(args: Imagine) -> Result:
     }
     ranking = _ranking(list(real.values()), [imagined[label] for label in real])
     common = {"task": world.spec.task, "world": folder_hash(args.world)}
-    return {**common, **judged, "real_minus_imagined": gaps, "ranking": ranking}
+    refused = refusal(judged["policies"])
+    return {**common, **judged, "real_minus_imagined": gaps, "ranking": ranking, "refused": refused}
+
+
+def refusal(rows: Sequence[Result]) -> str:
+    """Why imagination should rank none of these policies; empty if it may."""
+    lost = [f"{r['label']} ({r['doubtful']:.0%})" for r in rows if r["doubtful"] > DOUBTFUL]
+    if not lost:
+        return ""
+    return (
+        f"the world model does not know what {', '.join(lost)} would meet: more than {DOUBTFUL:.0%} of those "
+        "chunks are in greater doubt than 99% of what it was calibrated on. Collect rollouts, train it again."
+    )
 
 
 def _judge(env: ChunkEnv, candidates: Sequence[_Candidate], seeds: list[int], where: str) -> Result:
@@ -217,6 +232,7 @@ def _row(candidate: _Candidate, e: Evaluation) -> Result:
         "seconds": round(e.seconds, 3),
         "steps_per_s": e.steps / e.seconds,
         "mean_doubt": e.mean_doubt,
+        "doubtful": e.doubtful,
         "ended": dict(Counter(x.reason or "success" for x in e.episodes)),
         "outcomes": {str(seed): won for seed, won in zip(e.seeds, e.outcomes, strict=True)},
     }
