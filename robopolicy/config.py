@@ -166,6 +166,10 @@ class IqlConfig:
     expectile: float = 0.8
     beta: float = 3.0
 
+    def __post_init__(self) -> None:
+        if not 0.5 <= self.expectile < 1:
+            raise BadInput("expectile", "in [0.5, 1)", self.expectile)
+
 
 @dataclass(frozen=True)
 class BestOfNConfig:
@@ -329,8 +333,6 @@ class SteerConfig:
                 raise BadInput("steer bound", "a positive number", own.bound)
         if not 0 < self.dsrl.alpha_floor <= self.dsrl.alpha:
             raise BadInput("steer alpha_floor", f"in (0, alpha = {self.dsrl.alpha}]", self.dsrl.alpha_floor)
-        if not 0.5 <= self.iql.expectile < 1:
-            raise BadInput("steer expectile", "in [0.5, 1)", self.iql.expectile)
         if self.best_of_n.candidates < 1:
             raise BadInput("steer candidates", "a positive integer", self.best_of_n.candidates)
 

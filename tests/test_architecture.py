@@ -25,7 +25,7 @@ FLOORS = (
     ("data", "nets"),
     ("policies",),
     ("rollout",),
-    ("steering",),
+    ("steering", "refine"),
     ("evaluate", "results", "report", "serve"),
     ("cli",),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from robopolicy.cli.common import Result, choose, need, positive, run, simulator, with_changes
 from robopolicy.config import SteerConfig, SteerMethod
 from robopolicy.errors import BadInput
+from robopolicy.refine.config import RefineConfig, RefineMethod
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,32 +79,57 @@ class TrainWorld:
     processes: int = 2
 
 
+# "dsrl" is written down, whichever of its two names was given.
+Method = Literal["dsrl-sac", SteerMethod, RefineMethod]
+_ALIASES = {"dsrl-sac": "dsrl"}
+# What only some methods understand.
+_FOR: dict[str, tuple[str, ...]] = {
+    "warm_start": ("dsrl", "dsrl-na"),
+    "critics": ("dsrl", "dsrl-na", "best-of-n", "pa-rl"),
+    "radius": ("dsrl", "dsrl-na"),
+    "real": ("dsrl", "dsrl-na"),
+}
+
+
 @dataclass(frozen=True)
 class Steer:
     """Learn, in imagination alone, which latent noise makes a frozen policy succeed.
 
-    Neither policy nor world model changes by a byte. Next: robopolicy evaluate with both.
+    Or refine the weights of a copy of it. Neither policy nor world model changes by a byte.
+    Next: robopolicy evaluate with both, a steerer as --steerer, a refined copy as one more --policy.
 
     Example: robopolicy steer --world runs/world --policy runs/policy --dataset runs/rollouts
     --method dsrl --preset quick --out runs/steerer
 
     Attributes:
-        policy: policy to steer.
+        policy: policy to steer, or to refine a copy of.
         dataset: recorded episodes; their transitions are learned from first.
-        out: folder of the steerer.
+        out: folder of the steerer, or of the refined copy.
         world: world model to practise in; not needed with --real.
-        method: "dsrl" (soft actor-critic over the noise), "dsrl-na" (its critic judges actions, so that
-            demonstrations and other policies' episodes teach it too), "ppo" (started at the plain policy),
-            "best-of-n" (the policy's own samples, ranked), or a baseline that learns nothing: "none" (the
-            plain policy) or "uniform" (bounded noise).
+        method: over the noise, the policy frozen:
+            - dsrl, dsrl-sac: soft actor-critic.
+            - dsrl-na: a critic of actions, whoever took them.
+            - ppo: PPO, started at the plain policy.
+            - best-of-n: its own samples, ranked by a critic.
+            - none: learns nothing: the plain policy.
+            - uniform: learns nothing: bounded uniform noise.
+
+            Over the weights of a copy:
+            - pa-rl: teaches it what a critic holds better.
+            - ppo-gaussian: PPO on a Gaussian that imitates it.
+            - diffusion-nft: to good episodes, away from bad.
+
         preset: "quick" for two cores, "full" for a graphics processor.
         steps: learner steps, instead of the preset's.
-        warm_start: updates on the recorded transitions before the first step (dsrl and dsrl-na).
-        critics: members of the ensemble whose least value counts, instead of the preset's.
-        radius: largest noise element that dsrl or dsrl-na may choose, instead of the preset's.
+        warm_start: updates of implicit Q-learning (IQL) on what was recorded, before the first step; for dsrl
+            and dsrl-na.
+        critics: members of the ensemble of critics, instead of the preset's; for dsrl, dsrl-na, best-of-n
+            and pa-rl.
+        radius: largest noise element that may be chosen, instead of the preset's; for dsrl and dsrl-na.
         doubt_limit: doubt that ends an imagined episode; by default one that lets a share of the plain
             policy's successes stand ("trust" in the preset).
-        real: practise in the real simulator instead: the reference that imagination is measured by.
+        real: practise in the real simulator instead, the reference that imagination is measured by; for
+            dsrl and dsrl-na.
         real_steps: with --real, practice ends before it would take more steps than this.
         seed: master seed.
     """
@@ -112,7 +138,7 @@ class Steer:
     dataset: tuple[Path, ...]
     out: Path
     world: Path | None = None
-    method: SteerMethod = "dsrl"
+    method: Method = "dsrl"
     preset: str = "quick"
     steps: int | None = None
     warm_start: int | None = None
@@ -159,19 +185,14 @@ def train_world(args: TrainWorld) -> Result:
 
 
 def steer(args: Steer) -> Result:
-    """Trains a steerer; see `Steer`."""
-    from robopolicy.config import STEER_PRESETS
-
-    preset = choose("preset", STEER_PRESETS, args.preset)
-    config = with_changes(preset, method=args.method, warm_start=args.warm_start, critics=args.critics)
-    if args.steps is not None:
-        positive(steps=args.steps)
-        config = with_changes(config, **{config.section: with_changes(config.own, steps=args.steps)})
-    if args.radius is not None:
-        if config.section != "dsrl":
-            raise BadInput("radius", "the method dsrl or dsrl-na", args.method)
-        config = with_changes(config, dsrl=with_changes(config.dsrl, bound=args.radius))
-    if args.real:
+    """Trains a steerer, or refines a copy of the policy; see `Steer`."""
+    args = replace(args, method=_ALIASES.get(args.method, args.method))
+    for name, methods in _FOR.items():
+        if getattr(args, name) not in (None, False) and args.method not in methods:
+            wanted = f"one of {', '.join(methods)}, with --{name.replace('_', '-')}"
+            raise BadInput("method", wanted, args.method)
+    config = _steer_config(args)
+    if isinstance(config, SteerConfig) and args.real:
         return run("steer", args, config, lambda: _steer_for_real(args, config))
     if args.world is None:
         raise BadInput("world", "a world model to practise in, or --real", None)
@@ -179,8 +200,25 @@ def steer(args: Steer) -> Result:
     return run("steer", args, config, lambda: _steer_in_imagination(args, config, world))
 
 
-def _steer_in_imagination(args: Steer, config: SteerConfig, folder: Path) -> Result:
+def _steer_config(args: Steer) -> SteerConfig | RefineConfig:
+    """The preset of the method's kind, with what was asked for instead."""
+    from robopolicy.config import STEER_PRESETS
+    from robopolicy.refine.config import REFINE_METHODS, REFINE_PRESETS
+
+    if args.steps is not None:
+        positive(steps=args.steps)
+    if args.method in REFINE_METHODS:
+        preset = with_changes(choose("preset", REFINE_PRESETS, args.preset), critics=args.critics)
+        return preset.of(args.method, args.steps)
+    preset = choose("preset", STEER_PRESETS, args.preset)
+    config = with_changes(preset, method=args.method, warm_start=args.warm_start, critics=args.critics)
+    config = with_changes(config, **{config.section: with_changes(config.own, steps=args.steps)})
+    return with_changes(config, dsrl=with_changes(config.dsrl, bound=args.radius))
+
+
+def _steer_in_imagination(args: Steer, config: SteerConfig | RefineConfig, folder: Path) -> Result:
     from robopolicy.policies.load import load_policy
+    from robopolicy.refine.refine import policy_success, refine
     from robopolicy.steering import steer as steering
     from world_models.imagined_env import ImaginedEnv
     from world_models.load import load_world, start_states, world_hash
@@ -205,16 +243,14 @@ def _steer_in_imagination(args: Steer, config: SteerConfig, folder: Path) -> Res
     if limit is None:
         unlimited = imagination(practice, batch, float("inf"))
         limit = steering.trusted_doubt(unlimited, *exams, config.trust)
-    report = steering.steer(
-        policy,
-        lambda n: imagination(practice, n, limit),
-        episodes,
-        args.out,
-        config,
-        args.seed,
-        steering.imagined_success(imagination(exam, batch, limit), *exams),
-        lambda: world_hash(world),
-    )
+    judged_in = imagination(exam, batch, limit)
+    given = (policy, lambda n: imagination(practice, n, limit), episodes, args.out)
+    if isinstance(config, RefineConfig):
+        validate = policy_success(judged_in, *exams[1:])
+        report = refine(*given, config, args.seed, validate, lambda: world_hash(world))
+    else:
+        validate = steering.imagined_success(judged_in, *exams)
+        report = steering.steer(*given, config, args.seed, validate, lambda: world_hash(world))
     return {**report, "doubt_limit": limit if isfinite(limit) else None}
 
 
@@ -229,8 +265,6 @@ def _steer_for_real(args: Steer, config: SteerConfig) -> Result:
     from robopolicy.steering import steer as steering
     from robopolicy.steering.imagination import RealEnv
 
-    if args.method not in ("dsrl", "dsrl-na"):
-        raise BadInput("method", "dsrl or dsrl-na, with --real", args.method)
     need("policy", [args.policy])
     spec = dataset_info(need("dataset", args.dataset)[0])[0]
     policy = load_policy(args.policy, spec)

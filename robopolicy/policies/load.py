@@ -25,6 +25,7 @@ from robopolicy.errors import BadInput
 from robopolicy.policies.adapter import CONFIG, MODEL, LeRobotPolicy, check_features, open_lerobot
 from robopolicy.policies.diffusion.configuration_chunk_diffusion import ChunkDiffusionConfig
 from robopolicy.policies.diffusion.modeling_chunk_diffusion import ChunkDiffusionPolicy
+from robopolicy.policies.gaussian import TYPE, GaussianPolicy, load_gaussian
 from robopolicy.protocols import Carry
 from robopolicy.spec import Spec
 
@@ -79,8 +80,8 @@ class ChunkPolicy(nn.Module):
         return tensor_hash(self.state_dict())
 
 
-def load_policy(folder: Path, spec: Spec | None = None) -> ChunkPolicy | LeRobotPolicy:
-    """A frozen policy from a folder that `robopolicy.policies.train` or LeRobot wrote.
+def load_policy(folder: Path, spec: Spec | None = None) -> ChunkPolicy | GaussianPolicy | LeRobotPolicy:
+    """A frozen policy from a folder that `robopolicy` or LeRobot wrote.
 
     Args:
         folder: sealed, with a Spec of its own, or a LeRobot checkpoint.
@@ -91,7 +92,9 @@ def load_policy(folder: Path, spec: Spec | None = None) -> ChunkPolicy | LeRobot
     """
     if spec is None or is_sealed(folder) or (folder / PROGRESS).exists():
         spec = open_sealed(folder, "policy")
-    read_json(folder / CONFIG)  # LeRobot would look for a missing one on the Hub
+    kind = read_json(folder / CONFIG).get("type")  # LeRobot would look for a missing one on the Hub
+    if kind == TYPE:
+        return load_gaussian(folder, spec)
     try:
         config = PreTrainedConfig.from_pretrained(folder)
     except (ParsingError, ValueError, TypeError, KeyError) as e:

@@ -5,17 +5,31 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor, nn
 
-from robopolicy.config import DsrlConfig, SteerConfig
+from robopolicy.config import DsrlConfig, IqlConfig
 from robopolicy.steering.actors import SquashedActor
 from robopolicy.steering.networks import Mlp
 from robopolicy.steering.parts import Parts, pack, unpack
 
 
-def critic_net(inputs: int, config: SteerConfig, generator: Generator) -> Mlp:
+class CriticSettings(Protocol):
+    """What shapes critics and their training; see `robopolicy.config.SteerConfig`."""
+
+    @property
+    def hidden(self) -> int: ...
+    @property
+    def layers(self) -> int: ...
+    @property
+    def critics(self) -> int: ...
+    @property
+    def iql(self) -> IqlConfig: ...
+
+
+def critic_net(inputs: int, config: CriticSettings, generator: Generator) -> Mlp:
     """As many critics as `config` wants."""
     return Mlp([inputs, *[config.hidden] * config.layers, 1], config.critics, generator)
 

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from robopolicy.config import SteerConfig
 from robopolicy.errors import BadInput
 from robopolicy.protocols import Carry, ChunkEnv, Policy
 from robopolicy.steering.parts import part
@@ -72,6 +71,19 @@ class RealEnv:
         self.steps = int(tensors["steps"])
 
 
+class Prices(Protocol):
+    """The settings that `credit` reads; see `robopolicy.config.SteerConfig`."""
+
+    @property
+    def gamma(self) -> float: ...
+    @property
+    def doubt_free(self) -> float: ...
+    @property
+    def doubt_penalty(self) -> float: ...
+    @property
+    def doubt_cost(self) -> float: ...
+
+
 class Outcome(NamedTuple):
     """What one chunk did, per slot.
 
@@ -92,7 +104,7 @@ class Outcome(NamedTuple):
     doubt: Tensor
 
 
-def credit(outcome: Outcome, config: SteerConfig) -> tuple[Tensor, Tensor]:
+def credit(outcome: Outcome, config: Prices) -> tuple[Tensor, Tensor]:
     """Reward and discount (N,) of one chunk.
 
     Rewards are not discounted inside a chunk; gamma counts once per chunk, as in the reference. But a
@@ -137,11 +149,12 @@ class Slots:
         self.ended = torch.ones(n, dtype=torch.bool)
         self.carry: Carry = dict(policy.initial([0] * n))
 
-    def restart(self, generator: Generator) -> None:
-        """Starts a new episode in every slot that has ended, with a fresh seed."""
+    def restart(self, generator: Generator, group: int = 1) -> None:
+        """Starts a new episode in every slot that has ended, with a fresh seed for each `group` slots."""
         if not self.ended.any():
             return
-        mask, seeds = self.ended.clone(), torch.randint(*_SEEDS, (len(self.ended),), generator=generator)
+        mask, count = self.ended.clone(), len(self.ended) // group
+        seeds = torch.randint(*_SEEDS, (count,), generator=generator).repeat_interleave(group)
         obs, _ = self.env.reset(seed=seeds.tolist(), options={"reset_mask": mask.numpy()})
         self.obs = torch.where(mask[:, None, None], self._checked("obs", obs), self.obs)
         fresh = self.policy.initial(seeds.tolist())

@@ -12,8 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from robopolicy.config import SteerConfig
-from robopolicy.steering.critics import Critics
+from robopolicy.steering.critics import Critics, CriticSettings
 from robopolicy.steering.networks import Mlp
 
 _MOST_WEIGHT = 100.0
@@ -35,7 +34,7 @@ class Iql:
         self,
         critics: Critics,
         features: int,
-        config: SteerConfig,
+        config: CriticSettings,
         lr: float,
         tau: float,
         generator: Generator,

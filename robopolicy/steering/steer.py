@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from robopolicy.checkpoint import PROGRESS, folder_hash, is_sealed, tensor_hash
 from robopolicy.config import SteerConfig
@@ -48,20 +48,24 @@ LEARNERS: dict[str, Callable[..., SteeringLearner]] = {
 
 
 class BestKeeper:
-    """A learner that evaluates another every `every` steps and keeps its best steerer.
+    """A learner that evaluates what another trains every `every` steps and keeps the best.
 
     Best is the highest lower end of the 95% Wilson interval; the earlier one wins a tie. The best
-    weights and the learning curve are part of the state: a resumed run keeps the same steerer.
+    weights and the learning curve are part of the state: a resumed run keeps the same ones.
 
     Args:
         learner: what trains.
-        validate: imagined success of a steerer.
+        kept: the module it trains and that is judged: a steerer, or a policy.
+        validate: imagined success of `kept`.
         every: steps between evaluations.
         steps: the last step is evaluated in any case.
     """
 
-    def __init__(self, learner: SteeringLearner, validate: Callable[[Steerer], Rate], every: int, steps: int):
-        self.learner, self.validate, self.every, self.steps = learner, validate, every, steps
+    def __init__(
+        self, learner: Learner, kept: nn.Module, validate: Callable[[Any], Rate], every: int, steps: int
+    ):
+        self.learner, self.kept, self.validate = learner, kept, validate
+        self.every, self.steps = every, steps
         self.curve: list[tuple[int, Rate]] = []
         self.best: dict[str, Tensor] = {}
         self.best_at = -1
@@ -69,12 +73,16 @@ class BestKeeper:
     def step(self, index: int, generator: Generator) -> dict[str, float]:
         metrics = self.learner.step(index, generator)
         if (index + 1) % self.every == 0 or index + 1 == self.steps:
-            rate = self.validate(self.learner.steerer)
-            if self.best_at < 0 or rate.low > self.curve[self.best_at][1].low:
-                self.best_at = len(self.curve)
-                self.best = {k: v.clone() for k, v in self.learner.steerer.state_dict().items()}
-            self.curve.append((index + 1, rate))
+            self.judge(index + 1)
         return metrics
+
+    def judge(self, done: int) -> None:
+        """Evaluates what is there after `done` steps."""
+        rate = self.validate(self.kept)
+        if self.best_at < 0 or rate.low > self.curve[self.best_at][1].low:
+            self.best_at = len(self.curve)
+            self.best = {k: v.clone() for k, v in self.kept.state_dict().items()}
+        self.curve.append((done, rate))
 
     def state(self) -> dict[str, Tensor]:
         curve = [(at, rate.successes, rate.episodes) for at, rate in self.curve]
@@ -177,9 +185,9 @@ def steer(
         initial = Generator().manual_seed(torch_seed(seed, "steer", "initial"))
         learner = LEARNERS[config.method](policy, env, episodes, config, initial)
         prior = validate(PriorSteerer())
-        keeper = BestKeeper(learner, validate, config.eval_every, own.steps)
+        keeper = BestKeeper(learner, learner.steerer, validate, config.eval_every, own.steps)
         out.mkdir(parents=True, exist_ok=True)
-        settings = {**dataclasses.asdict(config), **before, "data": _data_hash(episodes)}
+        settings = {**dataclasses.asdict(config), **before, "data": data_hash(episodes)}
         rows = fit(keeper, own.steps, seed, f"steer ({config.method})", out / PROGRESS, settings)
     finally:
         env.close()
@@ -204,7 +212,8 @@ def steer(
     }
 
 
-def _data_hash(episodes: Sequence[Episode]) -> str:
+def data_hash(episodes: Sequence[Episode]) -> str:
+    """Hash of everything that was recorded."""
     names = ("states", "actions", "noise", "achieved")
     flat = {n: np.concatenate([getattr(e, n).ravel() for e in episodes]) for n in names}
     return tensor_hash({n: torch.from_numpy(x) for n, x in flat.items()})

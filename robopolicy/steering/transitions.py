@@ -13,7 +13,7 @@ from robopolicy.errors import BadInput
 from robopolicy.protocols import Carry, Policy
 from robopolicy.spec import Spec
 from robopolicy.steering.actors import latent_size
-from robopolicy.steering.imagination import Outcome, credit
+from robopolicy.steering.imagination import Outcome, Prices, credit
 from robopolicy.steering.replay import Batch
 from robopolicy.steering.steerer import NoiseSteerer
 from robopolicy.types import Episode
@@ -61,7 +61,7 @@ def recorded_transitions(
         reward, discount = credit(outcome, config)
         noise = torch.from_numpy(episode.noise).float()
         latent = (noise[:, 0] if own.noise == "repeat" else noise.flatten(1)) / own.bound
-        before, after = (steerer.features(_history(episode, at, spec.obs_steps)) for at in (starts, ends))
+        before, after = (steerer.features(history(episode, at, spec.obs_steps)) for at in (starts, ends))
         parts.append([x[fits] for x in (before, latent, reward, after, discount)])
     if not parts:
         f, m = steerer.features.size, latent_size(steerer.config, spec)
@@ -69,7 +69,7 @@ def recorded_transitions(
     return Batch(*(torch.cat(x) for x in zip(*parts, strict=True)))
 
 
-def recorded_chunks(episodes: Sequence[Episode], spec: Spec, config: SteerConfig) -> Batch:
+def recorded_chunks(episodes: Sequence[Episode], spec: Spec, config: Prices) -> Batch:
     """Every K actions in a row, whoever took them, as transitions of the action-space decision process.
 
     A chunk may begin at any step, for what follows depends on what is seen and done, not on who does it.
@@ -94,7 +94,7 @@ def recorded_chunks(episodes: Sequence[Episode], spec: Spec, config: SteerConfig
         ends = np.minimum(starts + k, length)
         rows = np.minimum(starts[:, None] + np.arange(k), episode.length - 1)
         over = torch.from_numpy(whole.terminated & (starts + k >= length))
-        before, after = (_history(episode, at, spec.obs_steps).flatten(1) for at in (starts, ends))
+        before, after = (history(episode, at, spec.obs_steps).flatten(1) for at in (starts, ends))
         actions = torch.from_numpy(episode.actions[rows]).float().flatten(1)
         parts.append([before, actions, won * over.float(), after, config.gamma * (~over).float()])
     if not parts:
@@ -108,7 +108,7 @@ def _representable(noise: Tensor, kind: str, bound: float) -> Tensor:
     return fits & (noise == noise[:, :1]).flatten(1).all(1) if kind == "repeat" else fits
 
 
-def _history(episode: Episode, steps: Sequence[int] | np.ndarray, obs_steps: int) -> Tensor:
+def history(episode: Episode, steps: Sequence[int] | np.ndarray, obs_steps: int) -> Tensor:
     """(C, T, D) what was observed at `steps`; the first state is repeated before the start."""
     index = np.asarray(steps)[:, None] + np.arange(1 - obs_steps, 1)
     return torch.from_numpy(episode.states[np.maximum(index, 0)]).float()
@@ -124,7 +124,7 @@ def _replayed(policy: Policy, episodes: Sequence[Episode]) -> list[Tensor]:
     for c in range(max(len(e.noise) for e in episodes)):
         # Shorter episodes repeat their last chunk; what comes of it is never read.
         at = [(e, min(c, len(e.noise) - 1)) for e in episodes]
-        obs = [_history(e, [int(e.chunk_starts[i])], policy.spec.obs_steps) for e, i in at]
+        obs = [history(e, [int(e.chunk_starts[i])], policy.spec.obs_steps) for e, i in at]
         noise = np.stack([e.noise[i] for e, i in at])
         actions, carry = policy.sample(torch.cat(obs), carry, torch.from_numpy(noise).float())
         chunks.append(actions)

@@ -72,17 +72,21 @@ class ChunkDiffusionPolicy(PreTrainedPolicy):
             is_pad: (B, K) bool.
             generator: of steps and noise; torch's default if none (LeRobot's trainer).
         """
-        steps = torch.randint(
-            self.config.num_train_timesteps, (len(actions),), generator=generator, device=actions.device
-        )
-        noise = torch.randn(actions.shape, generator=generator, device=actions.device)
-        noisy = self.scheduler.add_noise(actions, noise, steps)  # type: ignore[arg-type]
-        target = actions if self.config.prediction_type == "sample" else noise
+        noisy, steps, target = self.corrupt(actions, generator)
         error = (self.denoiser(noisy, steps, cond) - target) ** 2
         if is_pad is None:
             return error.mean()
         keep = (~is_pad)[..., None]
         return (error * keep).sum() / (keep.sum() * self.action_dim)
+
+    def corrupt(self, actions: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Noisy chunks (B, K, A) at random steps (B,), and what the denoiser should predict (B, K, A)."""
+        steps = torch.randint(
+            self.config.num_train_timesteps, (len(actions),), generator=generator, device=actions.device
+        )
+        noise = torch.randn(actions.shape, generator=generator, device=actions.device)
+        noisy = self.scheduler.add_noise(actions, noise, steps)  # type: ignore[arg-type]
+        return noisy, steps, actions if self.config.prediction_type == "sample" else noise
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict | None]:
         return self.loss(self.condition(batch), batch[ACTION], batch.get("action_is_pad"), None), None

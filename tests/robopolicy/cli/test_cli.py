@@ -1,92 +1,23 @@
 """Every verb: finishes once, refuses what it cannot use, names the field, and writes nothing then."""
 
-import dataclasses
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from tiny_chain import TRAINED
 
 from robopolicy.checkpoint import folder_hash, read_json, save_tensors, seal, write_json
 from robopolicy.cli import VERBS, main
 from robopolicy.data.writer import EpisodeWriter
 from robopolicy.errors import Interrupted, RoboPolicyError
-from robopolicy.seeding import stream
-from robopolicy.spec import Spec
-from robopolicy.types import Episode
 from sim.tasks import LIFT
 
 ROOT = Path(__file__).parents[3]
-TRAINED = "train --dataset data --preset tiny --steps 5 --out policy"
-OTHER = dataclasses.replace(LIFT, robot="ur5", horizon=32)
-
-
-def record(root, spec: Spec, count: int) -> None:
-    """Episodes of made-up numbers in the Spec's range; every other one succeeds."""
-    with EpisodeWriter(root, spec, spec.task, {"source": "toy"}) as writer:
-        for seed in range(count):
-            rng = stream(seed, "toy")
-            low, high = spec.state_range
-            states = rng.uniform(0.3 * low, 0.3 * high, (17, spec.state_dim)).astype(np.float32)
-            actions = rng.uniform(*spec.action_range, (16, spec.action_dim)).astype(np.float32)
-            writer.add(
-                Episode(
-                    seed,
-                    states,
-                    actions,
-                    success=seed % 2 == 0,
-                    terminated=seed % 2 == 0,
-                    truncated=seed % 2 == 1,
-                    noise=rng.standard_normal((2, spec.chunk, spec.action_dim)).astype(np.float32),
-                    chunk_starts=np.array([0, 8]),
-                    doubt=np.zeros(2, np.float32),
-                    source="toy",
-                )
-            )
-
-
-@pytest.fixture(scope="module")
-def chain(tmp_path_factory):
-    """A whole chain of tiny artefacts, made by the verbs themselves, and another robot's policy."""
-    root = tmp_path_factory.mktemp("chain")
-    before = os.getcwd()
-    os.chdir(root)
-    try:
-        record(root / "data", LIFT, 8)
-        record(root / "other-data", OTHER, 4)
-        steps = [
-            TRAINED,
-            "train --dataset other-data --preset tiny --steps 2 --out other",
-            "train-world --dataset data --preset tiny --steps 5 --processes 1 --out world",
-            "steer --world world --policy policy --dataset data --preset tiny --out steerer",
-        ]
-        for line in steps:
-            assert main(line.split()) == 0, line
-    finally:
-        os.chdir(before)
-    return root
-
-
-@pytest.fixture(autouse=True)
-def own_signals():
-    """Verbs that serve take over Ctrl-C for the rest of their process; here it must come back."""
-    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.fixture
-def here(chain, monkeypatch):
-    """The working directory is the chain's."""
-    monkeypatch.chdir(chain)
-    return chain
 
 
 def test_artefacts_hold_their_result_and_are_still_whole(here):
@@ -216,10 +147,6 @@ BAD = {
         ["preset"],
     ),
     "nothing to practise in": ("steer --policy policy --dataset data --out {new}", ["world", "--real"]),
-    "method not for real": (
-        "steer --policy policy --dataset data --method ppo --real --out {new}",
-        ["method", "dsrl-na"],
-    ),
     "hardly any real steps": (
         "steer --policy policy --dataset data --real --real-steps 15 --out {new}",
         ["real_steps"],
@@ -229,7 +156,6 @@ BAD = {
     "missing policy, deploy": ("deploy --policy none --out {new}", ["policy", "none"]),
     "unknown preset, demo": ("demo --preset fast --out {new}", ["preset"]),
     "unknown task, demo": ("demo --task lifd --out {new}", ["task", "'lift'"]),
-    "not a method": ("steer --world world --policy policy --dataset data --method x --out {new}", ["method"]),
     "missing flag": ("train --out {new}", ["--dataset"]),
     "not a number": ("collect --episodes many --out {new}", ["--episodes", "many"]),
     "not a verb": ("tain --dataset data --out {new}", ["tain"]),

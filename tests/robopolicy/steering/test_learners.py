@@ -165,7 +165,7 @@ def test_learner_killed_and_resumed_equals_uninterrupted_to_the_bit(method, warm
             out = steerer.noise(torch.ones(1, 2, 2), torch.ones(1, 2, 2))
             return wilson(int(out.abs().sum() * 1000) % 7, 7)
 
-        return BestKeeper(made, validate, every=2, steps=7)
+        return BestKeeper(made, made.steerer, validate, every=2, steps=7)
 
     def die(i, metrics):
         if i == killed_at:

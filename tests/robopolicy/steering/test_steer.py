@@ -163,7 +163,8 @@ def test_best_keeper_keeps_the_highest_lower_end_and_the_earlier_of_equals():
 
     # 3/3 has the higher rate, 95/100 the higher lower end.
     rates = iter([wilson(3, 3), wilson(95, 100), wilson(95, 100), wilson(10, 100)])
-    keeper = BestKeeper(Counting(), lambda s: next(rates), every=2, steps=7)  # type: ignore[arg-type]
+    learner = Counting()
+    keeper = BestKeeper(learner, learner.steerer, lambda s: next(rates), every=2, steps=7)  # type: ignore[arg-type]
     for i in range(7):
         keeper.step(i, torch.Generator())
     assert [at for at, _ in keeper.curve] == [2, 4, 6, 7]

@@ -1,0 +1,52 @@
+"""`robopolicy steer`: every method of it, by its name."""
+
+from typing import get_args
+
+import pytest
+
+from robopolicy.checkpoint import read_json
+from robopolicy.cli import main
+from robopolicy.config import SteerMethod
+from robopolicy.refine.config import REFINE_METHODS
+
+METHODS = [*get_args(SteerMethod), *REFINE_METHODS]
+STEER = "steer --world world --policy policy --dataset data"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_of_steering_gives_what_imagining_judges(here, tmp_path, method):
+    assert main(f"{STEER} --preset tiny --method {method} --out {tmp_path}/new".split()) == 0
+    assert read_json(tmp_path / "new/result.json")["method"] == method
+    new = f"policy {tmp_path}/new" if method in REFINE_METHODS else f"policy --steerer {tmp_path}/new"
+    assert main(f"imagine --world world --policy {new} --episodes 2 --out {tmp_path}/out".split()) == 0
+    assert len(read_json(tmp_path / "out/result.json")["policies"]) == 2
+
+
+def test_dsrl_by_its_other_name_is_the_same(here, capsys):
+    assert main(f"{STEER} --preset tiny --method dsrl-sac --out steerer".split()) == 0
+    assert "finished already" in capsys.readouterr().out
+
+
+def test_the_help_of_steer_has_a_line_for_every_method(capsys):
+    assert main(["steer", "--help"]) == 0
+    lines = [line.strip("│ ") for line in capsys.readouterr().out.splitlines()]
+    for method in ("dsrl, dsrl-sac", *METHODS[1:]):
+        (line,) = [x for x in lines if x.startswith(f"- {method}: ")]
+        assert "." in line[-len(" (default: dsrl)") - 1 :], "one line, not two"
+
+
+BAD = {
+    "not a method": ("--method x", ["--method", "'dsrl-sac'", *(f"'{m}'" for m in METHODS)]),
+    "not for real": ("--method ppo --real", ["method", "dsrl-na", "--real", "ppo"]),
+    "no critics": ("--method ppo --critics 3", ["method", "best-of-n", "--critics", "ppo"]),
+    "no warm start": ("--method pa-rl --warm-start 9", ["method", "dsrl-na", "--warm-start", "pa-rl"]),
+    "unknown preset": ("--method pa-rl --preset fast", ["preset", "quick"]),
+}
+
+
+@pytest.mark.parametrize(("flags", "named"), BAD.values(), ids=list(BAD))
+def test_what_a_method_does_not_know_is_refused_and_nothing_written(here, tmp_path, capsys, flags, named):
+    assert main(f"{STEER} {flags} --out {tmp_path}/new".split()) == 2
+    message = capsys.readouterr().err
+    assert all(part in message for part in named)
+    assert not (tmp_path / "new").exists()
