@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from robopolicy.spec import Spec
-from sim.robosuite_env import RobosuiteEnv
+from sim.robosuite_env import LiftEnv, RobosuiteEnv
 
 _YAW = 0.3  # what stands on a table is turned by at most this, radians
 
@@ -56,21 +56,29 @@ class CanEnv(RobosuiteEnv):
 
 
 class DoorEnv(RobosuiteEnv):
-    """Turn the handle of a latched door and pull the door open by 0.3 rad; see `sim.specs.DOOR`."""
+    """Pull a door open by 0.3 rad with a hook made of the fingers; see `sim.specs.DOOR`.
+
+    The hand is turned by a quarter so that its narrow side fits between handle and panel. The door has no
+    latch: its handle must be turned by over 1.2 rad, and a hand that cannot tilt did that, with the exact
+    pose known, in 6 to 12 of 12 episodes within a window of 1 cm along the handle and in half beside it.
+    """
 
     def __init__(self, spec: Spec, camera: int = 0):
-        super().__init__(spec, camera, "Door", use_latch=True)
+        super().__init__(spec, camera, "Door", use_latch=False)
+        robot = self._env.robots[0]
+        robot.init_qpos = robot.init_qpos + np.array([0, 0, 0, 0, 0, 0, np.pi / 2])
 
     def _place(self, rng: np.random.Generator) -> None:
         env = self._env
         root = env.sim.model.body_name2id(env.door.root_body)
-        xy = rng.uniform([-0.17, -0.40], [-0.07, -0.32])
-        yaw = rng.uniform(-0.2, 0.0) - np.pi / 2
+        xy, yaw = rng.uniform([-0.18, -0.41], [-0.06, -0.31]), rng.uniform(-0.15, 0.05) - np.pi / 2
         env.sim.model.body_pos[root] = [*xy, env.table_offset[2] + 0.3]
         env.sim.model.body_quat[root] = [np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]
 
     def _things(self) -> list[np.ndarray]:
-        env, data = self._env, self._env.sim.data
+        env = self._env
         _, rotation = self._pose(env.object_body_ids["door"])
-        joints = data.qpos[[env.hinge_qpos_addr, env.handle_qpos_addr]]
-        return [env._handle_xpos, rotation, joints]
+        return [env._handle_xpos, rotation, env.sim.data.qpos[[env.hinge_qpos_addr]]]
+
+
+ENVS = {"lift": LiftEnv, "stack": StackEnv, "can": CanEnv, "door": DoorEnv}

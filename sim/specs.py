@@ -46,13 +46,12 @@ STACK = _panda_spec("stack", 112, _body("cube") + _body("base"))
 CAN = _panda_spec("can", 144, _body("can"))
 DOOR = _panda_spec(
     "door",
-    104,
+    96,
     (
         Field("handle_pos", 3, "m", -2.0, 3.0, "point", ("handle_x", "handle_y", "handle_z")),
         # First two columns of the panel's rotation matrix; with the hinge it tells how the frame stands.
         Field("panel_rot", 6, "1", -1.01, 1.01, "rotation"),
         Field("hinge", 1, "rad", -0.2, 0.7, "joint", ("hinge",)),
-        Field("latch", 1, "rad", -1.8, 1.8, "joint", ("latch",)),
     ),
 )
 

@@ -11,7 +11,7 @@ import gymnasium
 
 from robopolicy.errors import BadInput
 from robopolicy.spec import Spec
-from sim.specs import LIFT, metaworld_spec
+from sim.specs import CAN, DOOR, LIFT, STACK, metaworld_spec
 
 if TYPE_CHECKING:
     from robopolicy.protocols import Policy
@@ -56,22 +56,23 @@ class Task:
     expert: Callable[[Spec, ExpertSettings], Policy]
 
 
-def _make_lift(camera: int = 0) -> gymnasium.Env:
-    from sim.robosuite_env import LiftEnv
+def _robosuite(spec: Spec, demonstrations: Demonstrations) -> Task:
+    def make(camera: int = 0) -> gymnasium.Env:
+        from sim.robosuite_tasks import ENVS
 
-    return LiftEnv(LIFT, camera)
+        return ENVS[spec.task](spec, camera)
 
+    def experts() -> Mapping[str, ExpertSettings]:
+        from sim.robosuite_experts import OPERATORS
 
-def _lift_experts() -> Mapping[str, ExpertSettings]:
-    from sim.lift_expert import OPERATORS
+        return OPERATORS[spec.task]
 
-    return OPERATORS
+    def expert(spec: Spec, settings: ExpertSettings) -> Policy:
+        from sim.robosuite_experts import EXPERTS
 
+        return EXPERTS[spec.task](spec, settings)
 
-def _lift_expert(spec: Spec, settings: ExpertSettings) -> Policy:
-    from sim.lift_expert import LiftExpert
-
-    return LiftExpert(spec, settings)
+    return Task(spec, demonstrations, make, experts, expert)
 
 
 def _metaworld(name: str, horizon: int, demonstrations: Demonstrations) -> Task:
@@ -96,7 +97,10 @@ def _metaworld(name: str, horizon: int, demonstrations: Demonstrations) -> Task:
 
 
 TASKS = {
-    "lift": Task(LIFT, Demonstrations(), _make_lift, _lift_experts, _lift_expert),
+    "lift": _robosuite(LIFT, Demonstrations()),
+    "stack": _robosuite(STACK, Demonstrations()),
+    "can": _robosuite(CAN, Demonstrations()),
+    "door": _robosuite(DOOR, Demonstrations()),
     "push": _metaworld("push", 56, Demonstrations(episodes=80)),
     "coffee-pull": _metaworld("coffee-pull", 80, Demonstrations(episodes=80)),
     "lever-pull": _metaworld("lever-pull", 80, Demonstrations("shifted", 30, "careful", "object_x < 0.06")),

@@ -1,4 +1,4 @@
-"""The scripted experts of tasks in which a thing is grasped, carried and let go."""
+"""The script that experts share in whose task a thing is grasped and taken somewhere."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PickExpert(Expert):
         settings: who drives.
         thing: name of the field that says where the thing is.
         release: the hand opens from this stage of the way on; never if it is None.
-        grip_m: height above the thing's centre at which it is grasped.
+        grip_m: where it is grasped, relative to its position.
     """
 
     def __init__(
@@ -34,10 +34,10 @@ class PickExpert(Expert):
         settings: ExpertSettings,
         thing: str,
         release: int | None = None,
-        grip_m: float = 0.0,
+        grip_m: tuple[float, float, float] = (0.0, 0.0, 0.0),
     ):
         super().__init__(spec, settings)
-        self._grip = grip_m
+        self._grip = torch.tensor(grip_m)
         self._eef, self._thing = spec.slice_of("eef_pos"), spec.slice_of(thing)
         self._release = float("inf") if release is None else _CARRY + release
 
@@ -54,6 +54,10 @@ class PickExpert(Expert):
             For each stage a point (B, 3) and a distance in metres; the last stage never ends.
         """
 
+    def lost(self, eef: Tensor, seen: Tensor) -> Tensor:
+        """(B,) whether the hand has left the thing, seen at `seen` (B, 3), behind."""
+        return eef[:, 2] > seen[:, 2] + 0.04
+
     def sample(self, obs: Tensor, carry: Carry, noise: Tensor) -> tuple[Tensor, Carry]:
         """One action per episode; see `robopolicy.protocols.Policy`. `noise` is (B, 1, A)."""
         state = obs[:, -1]
@@ -64,7 +68,7 @@ class PickExpert(Expert):
         # Perception errors are about where the thing is, so they vanish once it moves in the hand.
         seen = thing.clone()
         seen[:, :2] += offset
-        seen[:, 2] += self._grip
+        seen = seen + self._grip
         via = seen + carry["via"]
         above = seen + torch.tensor([0.0, 0.0, 0.05])
         away = (eef[:, :2] - seen[:, :2]).norm(dim=-1)
@@ -76,7 +80,7 @@ class PickExpert(Expert):
         phase = torch.where(down, _CLOSE, phase)
         phase = torch.where((phase == _CLOSE) & (timer > _CLOSING_STEPS), _CARRY, phase)
         held = (phase >= _CARRY) & (phase < self._release)
-        missed = held & (eef[:, 2] > seen[:, 2] + 0.04)
+        missed = held & self.lost(eef, seen)
         again = missed & (retry > 0)
         phase = torch.where(again, _APPROACH, phase)
         offset = torch.where(again[:, None], 0.2 * offset, offset)  # a second look sees better
@@ -96,56 +100,18 @@ class PickExpert(Expert):
         return action, {**carry, "phase": phase, "timer": timer, "offset": offset, "retry": retry}
 
 
-class LiftExpert(PickExpert):
-    """Grasps and lifts a cube."""
-
-    def __init__(self, spec: Spec, settings: ExpertSettings):
-        super().__init__(spec, settings, "cube_pos")
-
-    def way(self, eef: Tensor, state: Tensor, offset: Tensor) -> Sequence[tuple[Tensor, float]]:
-        return [(eef + torch.tensor([0.0, 0.0, 0.1]), 0.0)]
-
-
-class StackExpert(PickExpert):
-    """Grasps the small cube, takes it over the other one, lowers it and lets go."""
-
-    def __init__(self, spec: Spec, settings: ExpertSettings):
-        super().__init__(spec, settings, "cube_pos", release=3)
-        self._base = spec.slice_of("base_pos")
-
-    def way(self, eef: Tensor, state: Tensor, offset: Tensor) -> Sequence[tuple[Tensor, float]]:
-        seen = state[:, self._base].clone()
-        seen[:, :2] += offset
-        over, on = seen + torch.tensor([0.0, 0.0, 0.11]), seen + torch.tensor([0.0, 0.0, 0.048])
-        raised = torch.cat([eef[:, :2], over[:, 2:]], -1)
-        return [(raised, 0.03), (over, 0.015), (on, 0.008), (eef, 0.0)]
-
-
-class CanExpert(PickExpert):
-    """Grasps the can, takes it over its compartment and lets it fall."""
-
-    _OVER = (0.1975, 0.36, 1.0)
-
-    def __init__(self, spec: Spec, settings: ExpertSettings):
-        super().__init__(spec, settings, "can_pos", release=2, grip_m=0.02)
-
-    def way(self, eef: Tensor, state: Tensor, offset: Tensor) -> Sequence[tuple[Tensor, float]]:
-        over = torch.tensor(self._OVER).expand_as(eef)
-        raised = torch.cat([eef[:, :2], over[:, 2:]], -1)
-        return [(raised, 0.06), (over, 0.03), (eef, 0.0)]
-
-
-def _operators(mistaken: float, share: float) -> dict[str, ExpertSettings]:
-    """One careful operator ("mixed") and two whose camera is miscalibrated by `mistaken` metres in x.
+def operators(shares: tuple[float, float, float], mistake_m: tuple[float, float]) -> dict[str, ExpertSettings]:
+    """One careful operator and two whose camera is miscalibrated ("mixed"), or all careful ("careful").
 
     Args:
-        mistaken: their systematic error.
-        share: of the episodes that they drive.
+        shares: of the episodes that each drives.
+        mistake_m: systematic error of the miscalibrated ones, in x and y.
     """
+    above, slanted, sweeping = shares
     mixed = (
-        Operator("from above", _ABOVE, 1 - share),
-        Operator("slanted", _SLANTED, 0.55 * share, (mistaken, 0.0)),
-        Operator("sweeping", _SWEEPING, 0.45 * share, (mistaken, 0.0)),
+        Operator("from above", _ABOVE, above),
+        Operator("slanted", _SLANTED, slanted, mistake_m),
+        Operator("sweeping", _SWEEPING, sweeping, mistake_m),
     )
     careful = (
         Operator("from above", _ABOVE),
@@ -153,7 +119,3 @@ def _operators(mistaken: float, share: float) -> dict[str, ExpertSettings]:
         Operator("sweeping", _SWEEPING),
     )
     return {"mixed": ExpertSettings(mixed), "careful": ExpertSettings(careful, noise=0.05, p_retry=1.0)}
-
-
-STACK_OPERATORS = _operators(0.045, 0.55)
-CAN_OPERATORS = _operators(0.045, 0.55)
