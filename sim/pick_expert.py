@@ -100,7 +100,9 @@ class PickExpert(Expert):
         return action, {**carry, "phase": phase, "timer": timer, "offset": offset, "retry": retry}
 
 
-def operators(shares: tuple[float, float, float], mistake_m: tuple[float, float]) -> dict[str, ExpertSettings]:
+def operators(
+    shares: tuple[float, float, float], mistake_m: tuple[float, float]
+) -> dict[str, ExpertSettings]:
     """One careful operator and two whose camera is miscalibrated ("mixed"), or all careful ("careful").
 
     Args:

@@ -1,8 +1,11 @@
-"""Task name -> Spec and environment. Adding a task means adding one entry to `TASKS`."""
+"""Task name -> Spec and environment. Ours are entries of `TASKS`; a user's are named "module:NAME"."""
 
 from __future__ import annotations
 
 import difflib
+import importlib
+import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -109,9 +112,32 @@ TASKS = {
 
 
 def find_task(name: str) -> Task:
-    """The task called `name`; an unknown name is refused with the nearest known one."""
+    """The task called `name`: one of `TASKS`, or the `Task` that a module of the user holds, "module:NAME".
+
+    Such a module is looked for in the working folder too, and its code is run.
+
+    Raises:
+        BadInput: for an unknown name, with the nearest known one, and if there is no such `Task`.
+    """
+    if ":" in name:
+        return _foreign(name)
     if name not in TASKS:
         near = difflib.get_close_matches(name, TASKS, 1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise BadInput("task", f"one of {sorted(TASKS)}", f"{name!r}{hint}")
+        raise BadInput("task", f"one of {sorted(TASKS)} or MODULE:NAME of your own", f"{name!r}{hint}")
     return TASKS[name]
+
+
+def _foreign(name: str) -> Task:
+    module, _, attribute = name.partition(":")
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)
+    wanted = "MODULE:NAME, a sim.tasks.Task in a module that can be imported"
+    try:
+        task = getattr(importlib.import_module(module), attribute, None)
+    except (ModuleNotFoundError, ValueError) as e:
+        raise BadInput("task", wanted, f"{name!r} ({e})") from e
+    if not isinstance(task, Task):
+        raise BadInput("task", wanted, repr(name))
+    return task
