@@ -22,9 +22,12 @@ def film(task: str, episode: Episode, pictures: int = 8, size: int = 160) -> lis
         (size, size, 3) uint8 arrays.
 
     Raises:
-        RoboPolicyError: if nothing can render here, or the replay differs from the recording.
+        RoboPolicyError: if the task has no pictures, nothing can render here, or the replay differs from the recording.
     """
     env = find_task(task).make(size)
+    if env.render_mode is None:
+        env.close()
+        raise RoboPolicyError(f"film: {task} has no pictures")
     try:
         state, _ = env.reset(seed=episode.seed)
         wanted = set(np.linspace(0, episode.length, pictures).round().astype(int).tolist())

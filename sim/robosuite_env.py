@@ -1,9 +1,11 @@
-"""robosuite's Lift (Panda arm) as a gymnasium environment with exactly reproducible episodes."""
+"""robosuite's tasks (Panda arm) as gymnasium environments with exactly reproducible episodes."""
 
 from __future__ import annotations
 
 import logging
 import warnings
+from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -19,21 +21,24 @@ _TABLE_Z = 0.8
 _BRAKE = 1600.0  # stiffness of the brake per inertia, 1/s^2: a time constant of 25 ms
 
 
-class LiftEnv(gymnasium.Env):
-    """Lift a cube by 4 cm. Observation (D,) and action (A,) are physical; see `sim.specs.LIFT`.
+class RobosuiteEnv(gymnasium.Env):
+    """A task of robosuite. Observation (D,) and action (A,) are physical; see `sim.specs`.
 
     The same seed gives the same episode whatever ran before: everything that survives robosuite's
     soft reset (controller goals, the gripper's integrated command, MuJoCo's warm start) is cleared.
+    Subclasses say where things start and what is measured of them.
 
     Args:
         spec: the task's Spec.
         camera: side of a square RGB image returned by `render`, in pixels; 0 means no rendering.
+        name: robosuite's name of the task.
+        options: of `robosuite.make`, beside those that all tasks share.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
     spec: Any  # our Spec, where gymnasium would keep its registry entry
 
-    def __init__(self, spec: Spec, camera: int = 0):
+    def __init__(self, spec: Spec, camera: int, name: str, **options: Any):
         if camera:
             from sim.rendering import require_rendering
 
@@ -43,13 +48,13 @@ class LiftEnv(gymnasium.Env):
         self.observation_space = gymnasium.spaces.Box(*spec.state_range)
         self.action_space = gymnasium.spaces.Box(*spec.action_range)
         self.render_mode = "rgb_array" if camera else None
-        # robosuite draws the cube's size from numpy's global stream while it builds the model:
-        # every process must build the same one. The stream is given back untouched.
+        # robosuite draws sizes of objects from numpy's global stream while it builds the model: every
+        # process must build the same one. The stream is given back untouched.
         before = np.random.get_state()
         np.random.seed(0)
         try:
             self._env = robosuite.make(
-                "Lift",
+                name,
                 robots="Panda",
                 has_renderer=False,
                 has_offscreen_renderer=False,
@@ -58,6 +63,7 @@ class LiftEnv(gymnasium.Env):
                 control_freq=int(spec.fps),
                 ignore_done=True,
                 hard_reset=False,
+                **options,
             )
         finally:
             np.random.set_state(before)
@@ -70,16 +76,14 @@ class LiftEnv(gymnasium.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Starts an episode; the cube's pose is a function of `seed` alone."""
+        """Starts an episode; where things start is a function of `seed` alone."""
         super().reset(seed=seed)
         env = self._env
-        rng = stream(seed, "lift") if seed is not None else self.np_random
+        rng = stream(seed, self.spec.task) if seed is not None else self.np_random
         env.reset()
         robot = env.robots[0]
         robot.gripper["right"].current_action = np.zeros(2)
-        xy, yaw = rng.uniform(-_PLACE, _PLACE, 2), rng.uniform(-_YAW, _YAW)
-        cube = [*xy, _TABLE_Z + 0.0208, np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]
-        env.sim.data.set_joint_qpos(env.cube.joints[0], np.array(cube))
+        self._place(rng)
         env.sim.data.qvel[:] = 0
         env.sim.data.qacc_warmstart[:] = 0
         env.sim.forward()
@@ -121,6 +125,24 @@ class LiftEnv(gymnasium.Env):
             mujoco.mj_step2(model, data)  # type: ignore[attr-defined]
         return self._outcome()
 
+    @abstractmethod
+    def _place(self, rng: np.random.Generator) -> None:
+        """Puts everything that is not the robot where the episode starts."""
+
+    @abstractmethod
+    def _things(self) -> list[np.ndarray]:
+        """What the Spec's `objects` say of the present state."""
+
+    def _put(self, thing: Any, position: Sequence[float], yaw: float) -> None:
+        """Places the free body `thing` of robosuite upright."""
+        pose = [*position, np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]
+        self._env.sim.data.set_joint_qpos(thing.joints[0], np.array(pose))
+
+    def _pose(self, body: int) -> list[np.ndarray]:
+        """Position (3,) of a body and the first two columns of its rotation matrix (6,)."""
+        data = self._env.sim.data
+        return [data.body_xpos[body], data.body_xmat[body].reshape(3, 3)[:, :2].T.ravel()]
+
     def _outcome(self) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self._steps += 1
         success = bool(self._env._check_success())
@@ -128,19 +150,13 @@ class LiftEnv(gymnasium.Env):
         return self._state(), float(success), success, truncated, {"is_success": success}
 
     def _state(self) -> np.ndarray:
-        env = self._env
-        robot, data = env.robots[0], env.sim.data
-        cube = env.cube_body_id
-        state = np.concatenate(
-            [
-                data.site_xpos[robot.eef_site_id["right"]],
-                data.qpos[robot._ref_gripper_joint_pos_indexes["right"]],
-                robot.gripper["right"].current_action[-1:],
-                data.body_xpos[cube],
-                data.body_xmat[cube].reshape(3, 3)[:, :2].T.ravel(),
-            ]
-        )
-        return self.spec.check_obs(state)
+        robot, data = self._env.robots[0], self._env.sim.data
+        proprio = [
+            data.site_xpos[robot.eef_site_id["right"]],
+            data.qpos[robot._ref_gripper_joint_pos_indexes["right"]],
+            robot.gripper["right"].current_action[-1:],
+        ]
+        return self.spec.check_obs(np.concatenate(proprio + self._things()))
 
     def render(self) -> np.ndarray:
         """(camera, camera, 3) uint8 picture of the scene."""
@@ -154,6 +170,20 @@ class LiftEnv(gymnasium.Env):
         if self._renderer is not None:
             self._renderer.close()
         self._env.close()
+
+
+class LiftEnv(RobosuiteEnv):
+    """Lift a cube by 4 cm; see `sim.specs.LIFT`."""
+
+    def __init__(self, spec: Spec, camera: int = 0):
+        super().__init__(spec, camera, "Lift")
+
+    def _place(self, rng: np.random.Generator) -> None:
+        xy, yaw = rng.uniform(-_PLACE, _PLACE, 2), rng.uniform(-_YAW, _YAW)
+        self._put(self._env.cube, [*xy, _TABLE_Z + 0.0208], yaw)
+
+    def _things(self) -> list[np.ndarray]:
+        return self._pose(self._env.cube_body_id)
 
 
 def _import_robosuite() -> Any:

@@ -4,31 +4,54 @@ from __future__ import annotations
 
 from robopolicy.spec import Field, Spec
 
-LIFT = Spec(
-    robot="panda",
-    task="lift",
-    fps=20,
-    chunk=8,
-    obs_steps=2,
-    horizon=64,
-    proprio=(
-        # Gripper tip in the world frame; the table top is at z = 0.8 m.
-        Field("eef_pos", 3, "m", -1.0, 2.0, "point", ("eef_x", "eef_y", "eef_z")),
-        # Position of the two fingers and the (integrating) command of their controller: without
-        # the command the state would not be Markov.
-        Field("fingers", 2, "m", -0.06, 0.06, "joint", ("finger_left", "finger_right")),
-        Field("gripper_command", 1, "1", -1.0, 1.0, "command", ("gripper_command",)),
-    ),
-    objects=(
-        Field("cube_pos", 3, "m", -2.0, 3.0, "point", ("cube_x", "cube_y", "cube_z")),
-        # First two columns of the cube's rotation matrix: continuous, no sign ambiguity.
-        Field("cube_rot", 6, "1", -1.01, 1.01, "rotation"),
-    ),
-    action=(
-        # Displacement asked of the Cartesian impedance controller within one control step.
-        Field("delta_pos", 3, "m", -0.05, 0.05, "command", ("dx", "dy", "dz"), moves="eef_pos"),
-        # Sign opens (-) or closes (+) the fingers at constant speed.
-        Field("grip", 1, "1", -1.0, 1.0, "command", ("grip",)),
+
+def _panda_spec(task: str, horizon: int, objects: tuple[Field, ...]) -> Spec:
+    """What the numbers of a task of robosuite mean; the arm is the same in all of them."""
+    return Spec(
+        robot="panda",
+        task=task,
+        fps=20,
+        chunk=8,
+        obs_steps=2,
+        horizon=horizon,
+        proprio=(
+            # Gripper tip in the world frame; the table top is at z = 0.8 m.
+            Field("eef_pos", 3, "m", -1.0, 2.0, "point", ("eef_x", "eef_y", "eef_z")),
+            # Position of the two fingers and the (integrating) command of their controller: without
+            # the command the state would not be Markov.
+            Field("fingers", 2, "m", -0.06, 0.06, "joint", ("finger_left", "finger_right")),
+            Field("gripper_command", 1, "1", -1.0, 1.0, "command", ("gripper_command",)),
+        ),
+        objects=objects,
+        action=(
+            # Displacement asked of the Cartesian impedance controller within one control step.
+            Field("delta_pos", 3, "m", -0.05, 0.05, "command", ("dx", "dy", "dz"), moves="eef_pos"),
+            # Sign opens (-) or closes (+) the fingers at constant speed.
+            Field("grip", 1, "1", -1.0, 1.0, "command", ("grip",)),
+        ),
+    )
+
+
+def _body(name: str) -> tuple[Field, Field]:
+    """Pose of a free body."""
+    return (
+        Field(f"{name}_pos", 3, "m", -2.0, 3.0, "point", (f"{name}_x", f"{name}_y", f"{name}_z")),
+        # First two columns of the body's rotation matrix: continuous, no sign ambiguity.
+        Field(f"{name}_rot", 6, "1", -1.01, 1.01, "rotation"),
+    )
+
+
+LIFT = _panda_spec("lift", 64, _body("cube"))
+STACK = _panda_spec("stack", 112, _body("cube") + _body("base"))
+CAN = _panda_spec("can", 144, _body("can"))
+DOOR = _panda_spec(
+    "door",
+    96,
+    (
+        Field("handle_pos", 3, "m", -2.0, 3.0, "point", ("handle_x", "handle_y", "handle_z")),
+        # First two columns of the panel's rotation matrix; with the hinge it tells how the frame stands.
+        Field("panel_rot", 6, "1", -1.01, 1.01, "rotation"),
+        Field("hinge", 1, "rad", -0.2, 0.7, "joint", ("hinge",)),
     ),
 )
 

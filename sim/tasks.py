@@ -1,8 +1,11 @@
-"""Task name -> Spec and environment. Adding a task means adding one entry to `TASKS`."""
+"""Task name -> Spec and environment. Ours are entries of `TASKS`; a user's are named "module:NAME"."""
 
 from __future__ import annotations
 
 import difflib
+import importlib
+import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -11,7 +14,7 @@ import gymnasium
 
 from robopolicy.errors import BadInput
 from robopolicy.spec import Spec
-from sim.specs import LIFT, metaworld_spec
+from sim.specs import CAN, DOOR, LIFT, STACK, metaworld_spec
 
 if TYPE_CHECKING:
     from robopolicy.protocols import Policy
@@ -56,22 +59,23 @@ class Task:
     expert: Callable[[Spec, ExpertSettings], Policy]
 
 
-def _make_lift(camera: int = 0) -> gymnasium.Env:
-    from sim.robosuite_env import LiftEnv
+def _robosuite(spec: Spec, demonstrations: Demonstrations) -> Task:
+    def make(camera: int = 0) -> gymnasium.Env:
+        from sim.robosuite_tasks import ENVS
 
-    return LiftEnv(LIFT, camera)
+        return ENVS[spec.task](spec, camera)
 
+    def experts() -> Mapping[str, ExpertSettings]:
+        from sim.robosuite_experts import OPERATORS
 
-def _lift_experts() -> Mapping[str, ExpertSettings]:
-    from sim.lift_expert import OPERATORS
+        return OPERATORS[spec.task]
 
-    return OPERATORS
+    def expert(spec: Spec, settings: ExpertSettings) -> Policy:
+        from sim.robosuite_experts import EXPERTS
 
+        return EXPERTS[spec.task](spec, settings)
 
-def _lift_expert(spec: Spec, settings: ExpertSettings) -> Policy:
-    from sim.lift_expert import LiftExpert
-
-    return LiftExpert(spec, settings)
+    return Task(spec, demonstrations, make, experts, expert)
 
 
 def _metaworld(name: str, horizon: int, demonstrations: Demonstrations) -> Task:
@@ -96,7 +100,10 @@ def _metaworld(name: str, horizon: int, demonstrations: Demonstrations) -> Task:
 
 
 TASKS = {
-    "lift": Task(LIFT, Demonstrations(), _make_lift, _lift_experts, _lift_expert),
+    "lift": _robosuite(LIFT, Demonstrations()),
+    "stack": _robosuite(STACK, Demonstrations()),
+    "can": _robosuite(CAN, Demonstrations()),
+    "door": _robosuite(DOOR, Demonstrations()),
     "push": _metaworld("push", 56, Demonstrations(episodes=80)),
     "coffee-pull": _metaworld("coffee-pull", 80, Demonstrations(episodes=80)),
     "lever-pull": _metaworld("lever-pull", 80, Demonstrations("shifted", 30, "careful", "object_x < 0.06")),
@@ -105,9 +112,32 @@ TASKS = {
 
 
 def find_task(name: str) -> Task:
-    """The task called `name`; an unknown name is refused with the nearest known one."""
+    """The task called `name`: one of `TASKS`, or the `Task` that a module of the user holds, "module:NAME".
+
+    Such a module is looked for in the working folder too, and its code is run.
+
+    Raises:
+        BadInput: for an unknown name, with the nearest known one, and if there is no such `Task`.
+    """
+    if ":" in name:
+        return _foreign(name)
     if name not in TASKS:
         near = difflib.get_close_matches(name, TASKS, 1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise BadInput("task", f"one of {sorted(TASKS)}", f"{name!r}{hint}")
+        raise BadInput("task", f"one of {sorted(TASKS)} or MODULE:NAME of your own", f"{name!r}{hint}")
     return TASKS[name]
+
+
+def _foreign(name: str) -> Task:
+    module, _, attribute = name.partition(":")
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)
+    wanted = "MODULE:NAME, a sim.tasks.Task in a module that can be imported"
+    try:
+        task = getattr(importlib.import_module(module), attribute, None)
+    except (ModuleNotFoundError, ValueError) as e:
+        raise BadInput("task", wanted, f"{name!r} ({e})") from e
+    if not isinstance(task, Task):
+        raise BadInput("task", wanted, repr(name))
+    return task
