@@ -22,7 +22,8 @@ def film(task: str, episode: Episode, pictures: int = 8, size: int = 160) -> lis
         (size, size, 3) uint8 arrays.
 
     Raises:
-        RoboPolicyError: if the task has no pictures, nothing can render here, or the replay differs from the recording.
+        RoboPolicyError: if the task has no pictures, nothing can render here, or the replay differs from the
+            recording.
     """
     env = find_task(task).make(size)
     if env.render_mode is None:
