@@ -17,7 +17,8 @@ from robopolicy.stats import wilson
 
 RESULTS = Path(__file__).parents[1] / "results"
 UNITS = RESULTS / "truth"
-EXTRAS = RESULTS / "truth-extras"
+REFERENCES = RESULTS / "truth-reference"
+STEERING = RESULTS / "truth-steering"
 PICTURE = RESULTS.parents[1] / "docs" / "figures" / "truth.svg"
 ARMS = ("base", "steered", "steered_refresh")
 TABLES = {
@@ -30,12 +31,10 @@ TABLES = {
 
 def summarise() -> dict[str, Any]:
     """Pools the units by task, by imperfection and over all; writes and returns the result, {} if none."""
-    units = [read_json(path) for path in sorted(UNITS.glob("*.json"))]
+    units, worlds = _all(UNITS), _all(RESULTS, "world-ablation-*.json")
     if not units:
         return {}
-    extras = [read_json(path) for path in sorted(EXTRAS.glob("*.json"))]
-    worlds = [read_json(path) for path in sorted(RESULTS.glob("world-ablation-*.json"))]
-    references = _grouped(extras, lambda x: x["task"])
+    references = _grouped(_all(REFERENCES), lambda x: x["task"])
     tasks = _grouped(units, lambda u: u["task"])
     kinds = _grouped(units, lambda u: u["imperfection"])
     ranked = [p for u in units for p in u["ranking"]["policies"].values()]
@@ -55,7 +54,7 @@ def summarise() -> dict[str, Any]:
         },
         "by_imperfection": {name: _arms(found) for name, found in kinds.items()},
         "mean": {arm: _mean(_arms(found)[arm]["rate"] for found in tasks.values()) for arm in ARMS},
-        "ablations": {"steering": _steering(extras), "world": _world(worlds)},
+        "ablations": {"steering": _steering(_all(STEERING)), "world": _world(worlds)},
         "versions": versions(),
         "hardware": hardware(),
     }
@@ -91,24 +90,23 @@ def _task(units: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _reference(extras: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _reference(references: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """DSRL in the real simulator; nothing where none was run."""
-    rows = [x["reference_real_dsrl"] for x in extras]
+    rows = [x["found"] for x in references]
     if not rows:
         return {}
     return {"reference_real_dsrl": {**_sum(rows), "real_steps": sum(r["real_steps"] for r in rows)}}
 
 
-def _steering(extras: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _steering(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Each way of steering over the same units, real and imagined."""
-    if not extras:
+    if not parts:
         return {}
-    kept = {arm: {"real": _sum(x[arm] for x in extras)} for arm in ("base", "steered")}
     tried = {
-        name: {where: _sum(x["steering"][name][where] for x in extras) for where in ("real", "imagined")}
-        for name in extras[0]["steering"]
+        name: {where: _sum(x["found"][name][where] for x in parts) for where in ("real", "imagined")}
+        for name in parts[0]["found"]
     }
-    return {"units": [f"{x['task']}-{x['seed']}" for x in extras], **kept, **tried}
+    return {"units": [f"{x['task']}-{x['seed']}" for x in parts], **tried}
 
 
 def _world(worlds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -147,6 +145,10 @@ def _pooled(units: Sequence[Mapping[str, Any]], ranked: Sequence[Mapping[str, An
 def _mmrv(policies: Iterable[Mapping[str, Any]]) -> float:
     rates = np.array([[p["real"]["rate"], p["imagined"]["rate"]] for p in policies])
     return mmrv(rates[:, 0], rates[:, 1])
+
+
+def _all(folder: Path, names: str = "*.json") -> list[dict[str, Any]]:
+    return [read_json(path) for path in sorted(folder.glob(names))]
 
 
 def _grouped(units: Sequence[dict], key: Callable[[dict], str]) -> dict[str, list[dict]]:

@@ -77,7 +77,7 @@ def steering(truth: Row) -> str:
     lines = _head("steering", "real", "imagined")
     for name, row in table.items():
         if name != "units":
-            lines.append(_row(name, rate(row["real"]), rate(row["imagined"]) if "imagined" in row else ""))
+            lines.append(_row(name, rate(row["real"]), rate(row["imagined"])))
     for name, t in truth["tasks"].items():
         if "reference_real_dsrl" in t:
             reference = t["reference_real_dsrl"]

@@ -53,7 +53,8 @@ def results(tmp_path, monkeypatch):
     """The summary's folders, with three units."""
     monkeypatch.setattr(summary, "RESULTS", tmp_path)
     monkeypatch.setattr(summary, "UNITS", tmp_path / "truth")
-    monkeypatch.setattr(summary, "EXTRAS", tmp_path / "truth-extras")
+    monkeypatch.setattr(summary, "REFERENCES", tmp_path / "truth-reference")
+    monkeypatch.setattr(summary, "STEERING", tmp_path / "truth-steering")
     monkeypatch.setattr(summary, "PICTURE", tmp_path / "truth.svg")
     (tmp_path / "truth").mkdir()
     for u in (unit("push", 30, 90), unit("push", 31, 70), unit("soccer", 30, 60, "few")):
@@ -86,17 +87,15 @@ def test_tables_quote_every_task_and_unit(results):
     assert (results / "truth.svg").read_text().startswith("<svg")
 
 
-def test_extras_and_world_ablations_enter_the_summary(results):
-    (results / "truth-extras").mkdir()
-    extra = {
-        "task": "push",
-        "seed": 30,
-        "base": rate(40),
-        "steered": rate(90),
-        "reference_real_dsrl": {**rate(97), "real_steps": 30_000},
-        "steering": {"ppo": both(80, 85)},
+def test_references_steering_and_world_ablations_enter_the_summary(results):
+    found = {
+        "reference": {**rate(97), "real_steps": 30_000},
+        "steering": {"base": both(40, 38), "ppo": both(80, 85)},
     }
-    (results / "truth-extras" / "push-30.json").write_text(json.dumps(extra))
+    for what, value in found.items():
+        (results / f"truth-{what}").mkdir()
+        file = results / f"truth-{what}" / "push-30.json"
+        file.write_text(json.dumps({"task": "push", "seed": 30, "found": value}))
     variant = {
         "imagined": {"base": rate(30), "steered": rate(80)},
         "replay": {"failures_as_failures": rate(9, 10), "successes_as_successes": rate(8, 10)},
@@ -120,7 +119,7 @@ def test_extras_and_world_ablations_enter_the_summary(results):
 
 
 def test_summary_without_units_writes_nothing(tmp_path, monkeypatch):
-    for name in ("RESULTS", "UNITS", "EXTRAS"):
+    for name in ("RESULTS", "UNITS", "REFERENCES", "STEERING"):
         monkeypatch.setattr(summary, name, tmp_path / name)
     summary.summarise()
     assert not list(tmp_path.rglob("*.json"))
