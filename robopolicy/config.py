@@ -30,7 +30,7 @@ class PolicyConfig:
     blocks: int = 2
     channels: tuple[int, ...] = (64, 128)
     inference_steps: int = 8
-    steps: int = 2500
+    steps: int = 4000
     batch_size: int = 128
     lr: float = 1e-3
     weight_decay: float = 1e-4
@@ -126,7 +126,7 @@ class DsrlConfig:
 
     noise: Literal["repeat", "chunk"] = "repeat"
     bound: float = 1.5
-    steps: int = 450
+    steps: int = 800
     envs: int = 64
     updates: int = 12
     batch: int = 256

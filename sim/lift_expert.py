@@ -11,7 +11,7 @@ from robopolicy.spec import Spec
 from sim.experts import ExpertSettings
 from sim.pick_expert import PickExpert, operators
 
-OPERATORS = operators((0.5, 0.27, 0.23), (0.045, 0.0))
+OPERATORS = operators((0.6, 0.22, 0.18), (0.045, 0.0))
 
 
 class LiftExpert(PickExpert):

@@ -75,8 +75,8 @@ def _operators(
 
 # The offsets are those at which each script begins to fail.
 OPERATORS = {
-    "push": _operators((-0.03, 0.0), (0.0, 0.03)),
-    "coffee-pull": _operators((-0.03, 0.0), (0.0, -0.03), 0.75),
+    "push": _operators((-0.03, 0.0), (0.0, 0.03), 0.7),
+    "coffee-pull": _operators((-0.03, 0.0), (0.0, -0.03), 0.7),
     "lever-pull": _operators((0.04, 0.0), (0.0, -0.03)),
     "soccer": _operators((-0.02, 0.0), (0.02, 0.0)),
 }

@@ -59,8 +59,8 @@ EXPERTS = {"lift": lift_expert.LiftExpert, "stack": StackExpert, "can": CanExper
 
 OPERATORS = {
     "lift": lift_expert.OPERATORS,
-    "stack": operators((0.5, 0.27, 0.23), (0.045, 0.0)),
-    "can": operators((0.5, 0.27, 0.23), (0.045, 0.0)),
+    "stack": operators((0.6, 0.22, 0.18), (0.045, 0.0)),
+    "can": operators((0.6, 0.22, 0.18), (0.045, 0.0)),
     # Their hook comes down before the handle, not behind it.
-    "door": operators((0.5, 0.27, 0.23), (0.0, 0.08)),
+    "door": operators((0.6, 0.22, 0.18), (0.0, 0.08)),
 }

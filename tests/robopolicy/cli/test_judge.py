@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from robopolicy.checkpoint import read_json
+from robopolicy.cli import main
 from robopolicy.cli.judge import DOUBTFUL, refusal
 from robopolicy.evaluate import Evaluation
 from robopolicy.types import Episode
@@ -40,3 +42,9 @@ def test_a_policy_in_doubt_is_refused_by_name():
     said = refusal([{"label": "a", "doubtful": 0.0}, {"label": "exploiter", "doubtful": 0.4}])
     assert "exploiter (40%)" in said
     assert "a (" not in said
+
+
+def test_diagnose_says_what_it_promises(here, tmp_path):
+    assert main(f"diagnose --world world --dataset data --out {tmp_path}/new".split()) == 0
+    result = read_json(tmp_path / "new/result.json")
+    assert {"failures_as_failures", "successes_as_successes", "doubt_spearman"} <= set(result)

@@ -1,13 +1,18 @@
 """`robopolicy steer`: every method of it, by its name."""
 
+from pathlib import Path
 from typing import get_args
 
 import pytest
+import torch
 
 from robopolicy.checkpoint import read_json
 from robopolicy.cli import main
 from robopolicy.config import SteerMethod
+from robopolicy.policies.load import load_policy
 from robopolicy.refine.config import REFINE_METHODS
+from robopolicy.steering.load import load_steerer
+from sim.tasks import LIFT
 
 METHODS = [*get_args(SteerMethod), *REFINE_METHODS]
 STEER = "steer --world world --policy policy --dataset data"
@@ -25,6 +30,15 @@ def test_every_method_of_steering_gives_what_imagining_judges(here, tmp_path, me
 def test_dsrl_by_its_other_name_is_the_same(here, capsys):
     assert main(f"{STEER} --preset tiny --method dsrl-sac --out steerer".split()) == 0
     assert "finished already" in capsys.readouterr().out
+
+
+def test_radius_bounds_the_noise_that_is_chosen(here, tmp_path):
+    assert main(f"{STEER} --preset tiny --radius 0.25 --out {tmp_path}/new".split()) == 0
+    policy = load_policy(Path("policy"), LIFT)
+    prior = torch.randn(64, LIFT.chunk, LIFT.action_dim, generator=torch.Generator().manual_seed(0))
+    obs = torch.zeros(64, LIFT.obs_steps, LIFT.state_dim)
+    chosen = load_steerer(tmp_path / "new", policy).noise(obs, prior)
+    assert 0 < chosen.abs().max() <= 0.25
 
 
 def test_the_help_of_steer_has_a_line_for_every_method(capsys):
