@@ -1,10 +1,12 @@
-"""Gradient updates per second of DSRL against Stable-Baselines3's soft actor-critic, on one core, in one run.
+"""Gradient updates per second of DSRL against the reference's structure, on one core, in one run.
 
     python -m benchmarks.updates [FILE]
 
-The reference DSRL trains with Stable-Baselines3's SAC. Both sides have the same networks (LayerNorm
-included), sizes of observation and action, batch, twin critics, tuned temperature and transitions, and draw
-their own batches. They take turns, so that whatever else the machine does slows both.
+The reference DSRL is made of Stable-Baselines3's SAC, and runs the policy within every update where critics
+are noise-aliased. Both sides have the same networks (LayerNorm included), sizes of observation and action,
+batch, twin critics, tuned temperature and transitions, and draw their own batches. They take turns, so that
+whatever else the machine does slows both. "matrix products" is what no implementation in this precision can
+go below.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ import numpy as np
 import torch
 from stable_baselines3 import SAC
 from stable_baselines3.common.logger import configure
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
+from benchmarks.reference_na import ReferenceNa
 from benchmarks.speed import made_up
 from robopolicy.checkpoint import write_json
 from robopolicy.config import POLICY_PRESETS, STEER_PRESETS, WORLD_PRESETS
@@ -31,6 +34,8 @@ from robopolicy.data.windows import PolicyWindows
 from robopolicy.policies.train import new_policy
 from robopolicy.results import hardware, versions
 from robopolicy.steering.dsrl import Dsrl
+from robopolicy.steering.dsrl_na import DsrlNa
+from robopolicy.steering.networks import Mlp
 from robopolicy.steering.replay import Batch
 from sim.tasks import LIFT
 from world_models.imagined_env import ImaginedEnv
@@ -57,16 +62,23 @@ class Sizes(gymnasium.Env):
 
 
 def main() -> None:
-    """Measures both sides by turns, prints the ratio and writes the results file."""
+    """Measures all sides by turns, prints the ratios and writes the results file."""
     torch.set_num_threads(1)
     generator = Generator().manual_seed(0)
-    ours = our_side(generator)
-    data = transitions(_TRANSITIONS, ours.steerer.features.size, ours.actor.size, generator)
+    ours, aliased = our_side(Dsrl, generator), our_side(DsrlNa, generator)
+    sizes = ours.steerer.features.size, ours.actor.size, aliased.actions.size
+    data, chunks = (transitions(_TRANSITIONS, sizes[0], n, generator) for n in sizes[1:])
     ours.replay.add(data)
-    theirs, own = their_side(data), _CONFIG.dsrl
+    aliased.replay.add(chunks)
+    own = _CONFIG.dsrl
+    theirs, reference = their_side(data), their_aliased_side(aliased, data, chunks)
+    products = matrix_products(ours)
     sides: dict[str, Callable[[], Any]] = {
-        "robopolicy": lambda: [ours.learn(generator) for _ in range(_TURN // own.updates)],
-        "stable_baselines3": lambda: theirs.train(_TURN, own.batch),
+        "robopolicy dsrl": lambda: [ours.learn(generator) for _ in range(_TURN // own.updates)],
+        "stable_baselines3 dsrl": lambda: theirs.train(_TURN, own.batch),
+        "matrix products of dsrl": lambda: [products() for _ in range(_TURN)],
+        "robopolicy dsrl-na": lambda: [aliased.learn(generator) for _ in range(_TURN // own.updates)],
+        "stable_baselines3 dsrl-na": lambda: reference.train(_TURN, own.batch),
     }
     rates: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(1 + _ROUNDS):
@@ -76,14 +88,17 @@ def main() -> None:
             if turn:  # the first warms up
                 rates[name].append(_TURN / (time.perf_counter() - began))
     medians = {name: statistics.median(rate) for name, rate in rates.items()}
-    ratio = medians["robopolicy"] / medians["stable_baselines3"]
+    ratios = {m: medians[f"robopolicy {m}"] / medians[f"stable_baselines3 {m}"] for m in ("dsrl", "dsrl-na")}
+    possible = medians["matrix products of dsrl"] / medians["stable_baselines3 dsrl"]
     result = {
         "schema": 1,
         "updates_per_s": {name: round(rate, 1) for name, rate in medians.items()},
-        "ratio": round(ratio, 2),
+        "ratio": {method: round(ratio, 2) for method, ratio in ratios.items()},
+        "ratio_of_matrix_products_alone": round(possible, 2),
         "config": {
-            "features": data.features.shape[1],
-            "latent": data.latent.shape[1],
+            "features": sizes[0],
+            "latent": sizes[1],
+            "actions": sizes[2],
             "hidden": [_CONFIG.hidden] * _CONFIG.layers,
             "batch": own.batch,
             "rounds": _ROUNDS,
@@ -93,7 +108,9 @@ def main() -> None:
         "hardware": hardware(),
     }
     write_json(Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS, result)
-    print(", ".join(f"{name} {rate:,.0f} updates/s" for name, rate in medians.items()) + f": {ratio:.2f}x")
+    for name, rate in medians.items():
+        print(f"{name}: {rate:,.0f} updates/s")
+    print(f"{result['ratio']}; matrix products alone would be {possible:.2f}x")
 
 
 def transitions(count: int, features: int, latent: int, generator: Generator) -> Batch:
@@ -107,14 +124,14 @@ def transitions(count: int, features: int, latent: int, generator: Generator) ->
     )
 
 
-def our_side(generator: Generator) -> Dsrl:
-    """DSRL for Lift's sizes, with untrained models that are never asked."""
+def our_side[T: (Dsrl, DsrlNa)](learner: type[T], generator: Generator) -> T:
+    """DSRL for Lift's sizes, with untrained models; only the policy is ever asked, by `DsrlNa`."""
     episode = made_up()
     policy = new_policy(LIFT, POLICY_PRESETS["quick"], PolicyWindows([episode], LIFT), 0)
     starts = np.repeat(episode.states[None, :1], LIFT.obs_steps, 1)
     env = ImaginedEnv(StateWorldModel(LIFT, WORLD_PRESETS["quick"]), starts, 1)
     # gymnasium means something else by `spec`, so its type hides ours.
-    return Dsrl(policy, cast(Any, env), [episode], _CONFIG, generator)
+    return learner(policy, cast(Any, env), [episode], _CONFIG, generator)
 
 
 def their_side(data: Batch) -> SAC:
@@ -137,6 +154,46 @@ def their_side(data: Batch) -> SAC:
     for f, u, r, n, _ in zip(*(x.numpy() for x in data), strict=True):
         peer.replay_buffer.add(f[None], n[None], u[None], r[None], np.zeros(1, bool), [{}])  # pyright: ignore
     return peer
+
+
+def their_aliased_side(ours: DsrlNa, data: Batch, chunks: Batch) -> ReferenceNa:
+    """The reference's structure, with the very policy that `ours` runs."""
+    obs = torch.zeros(_CONFIG.dsrl.batch, *ours.steerer.features.shape)
+
+    def run_policy(latent: Tensor) -> Tensor:
+        return ours.actions(ours.decode(obs, ours.actor.expand(latent)))
+
+    return ReferenceNa(their_side(data), their_side(chunks), run_policy)
+
+
+def matrix_products(ours: Dsrl) -> Callable[[], None]:
+    """The matrix products of one update, forward and back, and nothing else."""
+    critics, actor, batch = ours.critics.net, ours.actor.net, _CONFIG.dsrl.batch
+    made: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def add(net: Mlp, weights: bool, inputs: int) -> None:
+        """Forward; gradients of the weights; of what enters the layers from number `inputs` on."""
+        for i, w in enumerate(net.weights):
+            members, a, b = w.shape
+            here, there, weight = (torch.randn(members, *s) for s in ((batch, a), (batch, b), (a, b)))
+            made.append((here, weight, there))
+            if weights:
+                made.append((here.mT, there.clone(), weight.clone()))
+            if i >= inputs:
+                made.append((there.clone(), weight.mT, here.clone()))
+
+    none = len(critics.weights)
+    add(actor, False, none)  # noise at what followed
+    add(critics, False, none)  # its value
+    add(critics, True, 1)
+    add(actor, True, 1)
+    add(critics, False, 0)  # through the critics to the actor
+
+    def work() -> None:
+        for left, right, out in made:
+            torch.bmm(left, right, out=out)
+
+    return work
 
 
 if __name__ == "__main__":

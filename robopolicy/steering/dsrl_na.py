@@ -106,12 +106,17 @@ class DsrlNa:
         own = self.config.dsrl
         if self.replay.count < own.learning_starts or not own.updates:
             return metrics | {"loss": 0.0}
+        return metrics | self.learn(generator)
+
+    def learn(self, generator: Generator) -> dict[str, float]:
+        """Runs the policy on a few transitions, and makes `updates` gradient updates on the pool."""
+        own = self.config.dsrl
         self._decode(generator)
         rows = self.pool.sample(own.updates * own.batch, generator).split(own.batch)
         eps = torch.randn(own.updates, own.batch, self.actor.size, generator=generator)
         logs = [self._update(Decoded(*self.pool.split(r)), e) for r, e in zip(rows, eps, strict=True)]
         loss, value, entropy = torch.stack(logs).mean(0).tolist()
-        return metrics | {"loss": loss, "value": value, "entropy": entropy, "alpha": self.soft.alpha.item()}
+        return {"loss": loss, "value": value, "entropy": entropy, "alpha": self.soft.alpha.item()}
 
     def _warm_start(self, generator: Generator) -> None:
         """Implicit Q-learning on the recorded actions; the actor imitates whichever noise does well."""
