@@ -1,6 +1,6 @@
 """What each part of the world model is worth, on the data of a finished unit of the study.
 
-    python -m benchmarks.world_ablation --run runs/truth/push-30
+    python -m benchmarks.world_ablation --run runs/truth/push-31
 
 Each variant is trained on the same episodes and asked for the success of the base policy and of the steered
 one; real evaluations and fresh real episodes say what is true.
@@ -61,8 +61,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "chunk at once": {"stride": 1000},
     "success from all": {"success_sparsity": 0.0},
 }
-_DATA = ("demos", "rollouts-prior", "rollouts-uniform", "rollouts-repeat", "random")
-_FRESH = ("rollouts-fresh", "rollouts-refreshed")
+DATA = ("demos", "rollouts-prior", "rollouts-uniform", "rollouts-repeat", "random")
+FRESH = ("rollouts-fresh", "rollouts-refreshed")
 _EPISODES = 512
 
 
@@ -103,9 +103,9 @@ def chosen(name: str, episodes: Sequence[Episode]) -> list[Episode]:
 def _variant(run: Path, name: str, seed: int, preset: str) -> dict[str, Any]:
     torch.set_num_threads(1)
     config = dataclasses.replace(WORLD_PRESETS[preset], **CHANGES[name])
-    train, held_out = split(load_episodes([run / f for f in _DATA]), config.held_out, seed)
+    train, held_out = split(load_episodes([run / f for f in DATA]), config.held_out, seed)
     policy = load_policy(run / "policy")
-    model = _fitted(chosen(name, train), config, policy.spec, seed, name)
+    model = fitted(chosen(name, train), config, policy.spec, seed, name)
     report = calibrate(freeze(model), windows(held_out, policy.spec), seed)
     starts = np.stack([np.repeat(e.states[:1], policy.spec.obs_steps, 0) for e in train])
     env, seeds = (
@@ -113,7 +113,7 @@ def _variant(run: Path, name: str, seed: int, preset: str) -> dict[str, Any]:
         [episode_seed(seed, "imagined", i) for i in range(_EPISODES)],
     )
     steerers = {"base": None, "steered": load_steerer(run / "steerer", policy)}
-    found = diagnose(model, load_episodes([run / f for f in _FRESH]), seed)
+    found = diagnose(model, load_episodes([run / f for f in FRESH]), seed)
     return {
         "imagined": {
             arm: evaluate(env, policy, s, seeds, name).rate.to_dict() for arm, s in steerers.items()
@@ -125,9 +125,7 @@ def _variant(run: Path, name: str, seed: int, preset: str) -> dict[str, Any]:
     }
 
 
-def _fitted(
-    episodes: list[Episode], config: WorldConfig, spec: Any, seed: int, label: str
-) -> StateWorldModel:
+def fitted(episodes: list[Episode], config: WorldConfig, spec: Any, seed: int, label: str) -> StateWorldModel:
     """As `world_models.train.train_world` does it, but in memory and without its checks."""
     with seeded_init(torch_seed(seed, "world-init")):
         model = StateWorldModel(spec, config)

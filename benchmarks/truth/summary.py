@@ -68,6 +68,8 @@ def _task(units: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     measures = ("pearson", "spearman", "kendall", "mmrv", "gap")
     return {
         **_arms(units),
+        "difference": _difference([u["paired_difference"] for u in units]),
+        "refresh_difference": _difference([u["refresh"]["paired_difference"] for u in units]),
         "imperfection": units[0]["imperfection"],
         "seeds": [u["seed"] for u in units],
         "per_seed": [
@@ -88,6 +90,13 @@ def _task(units: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "verdicts": [u["ranking"]["verdict"] for u in units],
         },
     }
+
+
+def _difference(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean of independent differences of equally many episodes; the variances behind their intervals add."""
+    mean = _mean(r["mean"] for r in rows)
+    half = float(np.sqrt(sum(((r["high"] - r["low"]) / 2) ** 2 for r in rows))) / len(rows)
+    return {"mean": mean, "low": mean - half, "high": mean + half}
 
 
 def _reference(references: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

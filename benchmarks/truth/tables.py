@@ -15,6 +15,7 @@ def by_task(truth: Row) -> str:
         "seeds",
         "base",
         "steered, no real step",
+        "gain",
         "refreshed with 100 real episodes",
         "real - imagined",
         "r",
@@ -32,6 +33,7 @@ def by_task(truth: Row) -> str:
                 len(t["seeds"]),
                 rate(t["base"]),
                 rate(t["steered"]),
+                gain(t["difference"]),
                 rate(t["steered_refresh"]),
                 f"{sum(gaps) / len(gaps):+.1%}",
                 f"{ranking['pearson']:.2f}",
@@ -41,8 +43,10 @@ def by_task(truth: Row) -> str:
             )
         )
     mean = truth["mean"]
-    means = (f"{mean[arm]:.1%}" for arm in ("base", "steered", "steered_refresh"))
-    lines.append(_row("mean of the tasks", "", *means, "", "", "", "", ""))
+    base, steered, refreshed = (f"{mean[arm]:.1%}" for arm in ("base", "steered", "steered_refresh"))
+    better = sum(t["difference"]["low"] > 0 for t in truth["tasks"].values())
+    gains = f"better on {better} of {len(truth['tasks'])}"
+    lines.append(_row("mean of the tasks", "", base, steered, gains, refreshed, "", "", "", "", ""))
     return _text(lines)
 
 

@@ -67,6 +67,8 @@ def test_summary_of_units_pools_their_episodes(results):
     push = truth["tasks"]["push"]
     assert push["seeds"] == [30, 31]
     assert (push["steered"]["successes"], push["steered"]["episodes"]) == (160, 200)
+    assert push["difference"]["mean"] == pytest.approx(0.1)
+    assert push["difference"]["low"] == pytest.approx(0.1 - 0.1 / 2**0.5)
     assert truth["by_imperfection"]["few"]["steered"]["rate"] == 0.6
     assert truth["mean"]["steered"] == pytest.approx((0.8 + 0.6) / 2)
     assert truth["replay"]["push"]["failures_as_failures"]["episodes"] == 20
