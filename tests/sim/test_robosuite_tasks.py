@@ -68,6 +68,7 @@ def test_robosuite_next_state_follows_from_bodies_and_observed_command(env: Robo
     env.reset(seed=3)
     sim.set_state(bodies)
     sim.forward()
+    env._env.robots[0].part_controllers["right"].update(force=True)  # of where the joints are now
     gripper.current_action = command
     assert np.abs(env.step(action)[0] - expected).max() < 1e-4
 
