@@ -33,7 +33,7 @@ from world_models.state import StateWorldModel
 from world_models.train import fit_statistics, windows
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"
-_BATCHES = (64, 256, 512)
+_BATCHES = (64, 256, 512, 1024)
 _CHUNKS = 20
 
 
@@ -46,7 +46,7 @@ def main() -> None:
     imagined = {}
     for batch in _BATCHES:
         with context.Pool(processes) as pool:
-            imagined[batch] = sum(pool.map(_imagined, [(episodes, batch)] * processes))
+            imagined[batch] = sum(pool.map(imagined_rate, [(episodes, batch)] * processes))
     best = max(imagined.values())
     result = {
         "schema": 1,
@@ -76,13 +76,13 @@ def _real(processes: int) -> tuple[float, list[Episode]]:
     return done.steps / done.seconds, done.episodes
 
 
-def _imagined(job: tuple[list[Episode], int]) -> float:
+def imagined_rate(job: tuple[list[Episode], int]) -> float:
     """Steps per second of imagination in this process, policy included."""
     episodes, batch = job
     torch.set_num_threads(1)
     policy = new_policy(LIFT, POLICY_PRESETS["quick"], PolicyWindows(episodes, LIFT), 0)
     world = StateWorldModel(LIFT, WORLD_PRESETS["quick"])
-    fit_statistics(world, windows(episodes, LIFT))
+    fit_statistics(world, windows(episodes, LIFT, world.steps))
     starts = np.stack([np.repeat(e.states[:1], LIFT.obs_steps, 0) for e in episodes])
     env = ImaginedEnv(world, starts, batch)
     rng = stream(0, "bench")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -49,8 +49,12 @@ class Denoiser(nn.Module):
             sigma: (B, 1) noise level.
             cond: (B, cond_dim) condition, roughly unit variance.
         """
+        return self.clean(x, sigma, self.cond(cond))
+
+    def clean(self, x: Tensor, sigma: Tensor, given: Tensor) -> Tensor:
+        """As `forward`, for what `cond` makes of the condition (B, width); `sigma` may be (1, 1)."""
         total = sigma**2 + SIGMA_DATA**2
-        h = self.inp(x * total.rsqrt()) + self.cond(cond) + self.level(_fourier(sigma.log() / 4))
+        h = self.inp(x * total.rsqrt()) + given + self.level(_fourier(sigma.log() / 4))
         for block in self.blocks:
             h = block(h)
         return x * SIGMA_DATA**2 / total + self.out(h) * sigma * SIGMA_DATA * total.rsqrt()
@@ -82,12 +86,11 @@ def karras_levels(steps: int, high: float = 10.0, low: float = 0.02, rho: float 
     return [(high ** (1 / rho) + r * (low ** (1 / rho) - high ** (1 / rho))) ** rho for r in ramp] + [0.0]
 
 
-def euler_sample(net: Denoiser, cond: Tensor, noise: Tensor, levels: Sequence[float]) -> Tensor:
+def euler_sample(clean: Callable[[Tensor, Tensor], Tensor], noise: Tensor, levels: Sequence[float]) -> Tensor:
     """Samples by Euler's method (Karras et al. 2022, algorithm 1 without its second order).
 
     Args:
-        net: denoiser.
-        cond: (B, cond_dim).
+        clean: best guess of the clean vectors (B, dim) for noisy ones (B, dim) and their level (1, 1).
         noise: (B, dim) standard normal.
         levels: from `karras_levels`.
 
@@ -96,6 +99,6 @@ def euler_sample(net: Denoiser, cond: Tensor, noise: Tensor, levels: Sequence[fl
     """
     x = noise * levels[0]
     for now, after in itertools.pairwise(levels):
-        clean = net(x, x.new_full((len(x), 1), now), cond)
-        x = clean + (x - clean) * (after / now)
+        guess = clean(x, x.new_full((1, 1), now))
+        x = guess + (x - guess) * (after / now)
     return x

@@ -65,6 +65,8 @@ class ImaginedEnv(VectorEnv):
         self._seeds = torch.zeros(num_envs, dtype=torch.int64)
         self._steps = torch.zeros(num_envs, dtype=torch.int64)
         self._active = torch.zeros(num_envs, dtype=torch.bool)
+        self._bits = np.random.Philox(key=0)
+        self._bits_start, self._generator = self._bits.state, np.random.Generator(self._bits)
 
     def reset(
         self, *, seed: list[int] | int | None = None, options: dict[str, Any] | None = None
@@ -76,7 +78,7 @@ class ImaginedEnv(VectorEnv):
         mask = (options or {}).get("reset_mask", np.ones(self.num_envs, bool))
         for i in np.flatnonzero(mask):
             self._seeds[i] = seeds[i]
-            self._obs[i] = self.starts[_random(seeds[i], 0).integers(len(self.starts))]
+            self._obs[i] = self.starts[self._random(seeds[i], 0).integers(len(self.starts))]
             self._steps[i], self._active[i] = 0, True
         return self._obs.numpy().copy(), {}
 
@@ -133,9 +135,20 @@ class ImaginedEnv(VectorEnv):
         size = (self.spec.chunk, self.spec.state_dim)
         noise = torch.zeros(self.num_envs, *size)
         for i in torch.nonzero(self._active)[:, 0].tolist():
-            rng = _random(int(self._seeds[i]), 1 + int(self._steps[i]))
+            rng = self._random(int(self._seeds[i]), 1 + int(self._steps[i]))
             noise[i] = torch.from_numpy(rng.standard_normal(size, np.float32))
         return self.world.predict(self._obs, torch.from_numpy(actions), noise)
+
+    def _random(self, seed: int, index: int) -> np.random.Generator:
+        """The stream of (seed, index) from its beginning.
+
+        Counter-based, so there is nothing to be saved. Always the same object, set anew: to make one
+        costs several times as much as to draw from it.
+        """
+        start, (high, low) = self._bits_start, divmod(index << 32, 1 << 64)
+        where = {"counter": np.array([low, high, 0, 0], np.uint64), "key": np.array([seed, 0], np.uint64)}
+        self._bits.state = {**start, "state": where}  # pyright: ignore[reportAttributeAccessIssue]
+        return self._generator
 
     def state(self) -> dict[str, Tensor]:
         """Everything that `step` and `reset` change."""
@@ -146,8 +159,3 @@ class ImaginedEnv(VectorEnv):
         """Restores what `state` returned."""
         for name, value in tensors.items():
             setattr(self, f"_{name}", value.clone())
-
-
-def _random(seed: int, index: int) -> np.random.Generator:
-    # Counter-based: the stream of (seed, index) needs no state that would have to be saved.
-    return np.random.Generator(np.random.Philox(key=seed, counter=index << 32))

@@ -144,7 +144,8 @@ class StateWorldModel(nn.Module):
         if len(members) == 1:
             return Guess(cond, members, members[0], torch.zeros(len(cond)))
         changes = torch.stack([self.decode(m, cond) for m in members])
-        spread = (changes.std(0) / self.state_std).pow(2).mean((-1, -2)).sqrt()
+        variance = (changes - changes.mean(0)).pow(2).sum(0) / (len(changes) - 1)
+        spread = (variance / self.state_std**2).mean((-1, -2)).sqrt()
         return Guess(cond, members, members.mean(0), spread)
 
     def denoiser_condition(self, guess: Guess) -> Tensor:
@@ -181,7 +182,8 @@ class StateWorldModel(nn.Module):
 
     def _latent(self, guess: Guess, noise: Tensor) -> Tensor:
         if self.config.residual == "diffusion":
-            return euler_sample(self.denoiser, self.denoiser_condition(guess), noise, self.levels)
+            given = self.denoiser.cond(self.denoiser_condition(guess))
+            return euler_sample(lambda x, s: self.denoiser.clean(x, s, given), noise, self.levels)
         return noise if self.config.residual == "gaussian" else torch.zeros_like(noise)
 
     def success_logit(self, states: Tensor) -> Tensor:

@@ -65,16 +65,16 @@ def test_karras_levels_fall_from_high_to_low_to_zero(steps):
 
 def gaussian(mean: float, std: float):
     """The exact denoiser of data from N(mean, std^2)."""
-    return lambda x, sigma, cond: (std**2 * x + sigma**2 * mean) / (std**2 + sigma**2)
+    return lambda x, sigma: (std**2 * x + sigma**2 * mean) / (std**2 + sigma**2)
 
 
 def test_euler_sample_with_exact_denoiser_recovers_mean_and_variance():
     noise = normal(20_000, 1)
-    x = euler_sample(gaussian(0.4, 0.8), torch.zeros(len(noise), 1), noise, karras_levels(200, high=80.0))
+    x = euler_sample(gaussian(0.4, 0.8), noise, karras_levels(200, high=80.0))
     assert x.mean().item() == pytest.approx(0.4, abs=0.03)
     assert x.std().item() == pytest.approx(0.8, abs=0.03)
 
 
 def test_euler_sample_ends_at_the_mean_when_the_data_is_a_point():
-    x = euler_sample(gaussian(0.4, 0.0), torch.zeros(5, 1), normal(5, 1), karras_levels(3))
+    x = euler_sample(gaussian(0.4, 0.0), normal(5, 1), karras_levels(3))
     assert torch.allclose(x, torch.full_like(x, 0.4))
