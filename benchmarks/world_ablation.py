@@ -1,12 +1,13 @@
 """What each part of the world model is worth, on the data of a finished unit of the study.
 
-    python -m benchmarks.world_ablation --run runs/truth/push-31
+    python -m benchmarks.world_ablation --run runs/truth/push-34
 
 Each variant is trained on the same episodes and asked for the success of the base policy and of the steered
 one; real evaluations and fresh real episodes say what is true.
 
     full                as shipped
     no failures         episodes that failed are left out
+    no young policy     the rollouts of the policy in its youth are left out
     demonstrations      nothing but them
     ends at success     recorded episodes are cut at their first success
     no feature noise    features are learned from as they are
@@ -52,6 +53,7 @@ RESULTS = Path(__file__).parent / "results"
 CHANGES: dict[str, dict[str, Any]] = {
     "full": {},
     "no failures": {},
+    "no young policy": {},
     "demonstrations": {},
     "ends at success": {},
     "no feature noise": {"feature_noise": 0.0},
@@ -61,7 +63,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "chunk at once": {"stride": 1000},
     "success from all": {"success_sparsity": 0.0},
 }
-DATA = ("demos", "rollouts-prior", "rollouts-uniform", "rollouts-repeat", "random")
+DATA = ("demos", "rollouts-prior", "rollouts-uniform", "rollouts-repeat", "rollouts-young", "random")
 FRESH = ("rollouts-fresh", "rollouts-refreshed")
 _EPISODES = 512
 
@@ -103,7 +105,8 @@ def chosen(name: str, episodes: Sequence[Episode]) -> list[Episode]:
 def _variant(run: Path, name: str, seed: int, preset: str) -> dict[str, Any]:
     torch.set_num_threads(1)
     config = dataclasses.replace(WORLD_PRESETS[preset], **CHANGES[name])
-    train, held_out = split(load_episodes([run / f for f in DATA]), config.held_out, seed)
+    folders = [run / f for f in DATA if name != "no young policy" or f != "rollouts-young"]
+    train, held_out = split(load_episodes(folders), config.held_out, seed)
     policy = load_policy(run / "policy")
     model = fitted(chosen(name, train), config, policy.spec, seed, name)
     report = calibrate(freeze(model), windows(held_out, policy.spec), seed)
