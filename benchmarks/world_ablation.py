@@ -2,8 +2,8 @@
 
     python -m benchmarks.world_ablation --run runs/truth/push-34
 
-Each variant is trained on the same episodes and asked for the success of the base policy and of the steered
-one; real evaluations and fresh real episodes say what is true.
+Each variant is trained on the same episodes and asked for the success of the policies that the unit ranks,
+all of them made with the full model; real evaluations and fresh real episodes say what is true.
 
     full                as shipped
     no failures         episodes that failed are left out
@@ -65,7 +65,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 DATA = ("demos", "rollouts-prior", "rollouts-uniform", "rollouts-repeat", "rollouts-young", "random")
 FRESH = ("rollouts-fresh", "rollouts-refreshed")
-_EPISODES = 512
+_EPISODES = 256
 
 
 def main() -> None:
@@ -83,12 +83,19 @@ def main() -> None:
         "task": demo["task"],
         "preset": demo["preset"],
         "master_seed": demo["master_seed"],
-        "real": {arm: demo[arm]["real"] for arm in ("base", "steered")},
+        "real": ranked(args.run),
         "variants": dict(zip(CHANGES, rows, strict=True)),
         "versions": versions(),
         "hardware": hardware(),
     }
     write_json(RESULTS / f"world-ablation-{demo['task']}-{demo['master_seed']}.json", result)
+
+
+def ranked(run: Path) -> dict[str, dict[str, Any]]:
+    """Real success of the policies that a unit ranks, by the name of their folder."""
+    keys = ("successes", "episodes", "rate", "low", "high")
+    rows = read_json(run / "ranked-real" / RESULT)["policies"]
+    return {row["label"]: {k: row[k] for k in keys} for row in rows}
 
 
 def chosen(name: str, episodes: Sequence[Episode]) -> list[Episode]:
@@ -115,12 +122,15 @@ def _variant(run: Path, name: str, seed: int, preset: str) -> dict[str, Any]:
         ImaginedEnv(model, starts, 256),
         [episode_seed(seed, "imagined", i) for i in range(_EPISODES)],
     )
-    steerers = {"base": None, "steered": load_steerer(run / "steerer", policy)}
+    imagined = {}
+    for label in ranked(run):
+        own = label.startswith("policy")
+        acting = load_policy(run / label, policy.spec) if own else policy
+        steerer = None if own else load_steerer(run / label, policy)
+        imagined[label] = evaluate(env, acting, steerer, seeds, f"{name}: {label}").rate.to_dict()
     found = diagnose(model, load_episodes([run / f for f in FRESH]), seed)
     return {
-        "imagined": {
-            arm: evaluate(env, policy, s, seeds, name).rate.to_dict() for arm, s in steerers.items()
-        },
+        "imagined": imagined,
         "replay": found["replay"],
         "doubt_spearman": found["doubt"]["spearman"],
         "onset": found["onset"],

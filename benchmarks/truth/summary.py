@@ -126,7 +126,12 @@ def _world(worlds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     def of(name: str) -> dict[str, Any]:
         rows = [(w["variants"][name], w["real"]) for w in worlds]
         return {
-            "gap": _mean(abs(v["imagined"][arm]["rate"] - r[arm]["rate"]) for v, r in rows for arm in r),
+            "gap": _mean(
+                abs(v["imagined"][label]["rate"] - r[label]["rate"]) for v, r in rows for label in r
+            ),
+            "mmrv": _mean(
+                _mmrv([{"real": r[label], "imagined": v["imagined"][label]} for label in r]) for v, r in rows
+            ),
             **{k: _sum(v["replay"][k] for v, _ in rows) for k in rows[0][0]["replay"]},
             "doubt_spearman": _mean(v["doubt_spearman"] for v, _ in rows),
             "onset_auc": _mean(v["onset"]["auc"] for v, _ in rows),

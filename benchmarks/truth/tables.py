@@ -96,7 +96,13 @@ def world(truth: Row) -> str:
     if not table:
         return "Not run yet.\n"
     lines = _head(
-        "world model", "mean gap", "failures as failures", "successes as successes", "doubt", "onset AUC"
+        "world model",
+        "mean gap",
+        "MMRV",
+        "failures as failures",
+        "successes as successes",
+        "doubt",
+        "onset AUC",
     )
     for name, row in table.items():
         if name != "units":
@@ -104,6 +110,7 @@ def world(truth: Row) -> str:
                 _row(
                     name,
                     f"{row['gap']:.1%}",
+                    f"{row['mmrv']:.3f}",
                     rate(row["failures_as_failures"]),
                     rate(row["successes_as_successes"]),
                     f"{row['doubt_spearman']:.2f}",
