@@ -77,6 +77,6 @@ def _operators(
 OPERATORS = {
     "push": _operators((-0.03, 0.0), (0.0, 0.03), 0.7),
     "coffee-pull": _operators((-0.03, 0.0), (0.0, -0.03), 0.7),
-    "lever-pull": _operators((0.04, 0.0), (0.0, -0.03)),
+    "lever-pull": _operators((0.04, 0.0), (0.0, -0.03), 0.7),
     "soccer": _operators((-0.02, 0.0), (0.02, 0.0)),
 }

@@ -106,7 +106,7 @@ TASKS = {
     "door": _robosuite(DOOR, Demonstrations()),
     "push": _metaworld("push", 56, Demonstrations(episodes=80)),
     "coffee-pull": _metaworld("coffee-pull", 80, Demonstrations(episodes=80)),
-    "lever-pull": _metaworld("lever-pull", 80, Demonstrations("shifted", 8, "careful", "object_x < 0.03")),
+    "lever-pull": _metaworld("lever-pull", 80, Demonstrations("shifted", 50, "mixed", "object_x < 0.1")),
     "soccer": _metaworld("soccer", 80, Demonstrations("few", 160, "careful")),
 }
 
