@@ -50,7 +50,7 @@ def refreshed(document: str, text: str) -> str:
 
 def around() -> str:
     """What the benchmarks measured beside the study."""
-    speed, truth = read_json(RESULTS / "speed.json"), _truth()
+    speed, updates, truth = read_json(RESULTS / "speed.json"), read_json(RESULTS / "updates.json"), _truth()
     real = {
         t[arm]["episodes"] // len(t["seeds"]) for t in truth["tasks"].values() for arm in ("base", "steered")
     }
@@ -60,6 +60,11 @@ def around() -> str:
         f"Imagination takes {fastest:,.0f} steps per second, plain robosuite "
         f"{speed['real_steps_per_s']:,.0f} on the same {speed['processes']} cores:",
         f"{speed['ratio']:.0f} times as many.",
+        f"DSRL makes {updates['ratio']['dsrl']:.1f} times as many gradient updates per second as the reference's "
+        "structure on",
+        "Stable-Baselines3, on one core (matrix products alone: "
+        f"{updates['ratio_of_matrix_products_alone']:.1f} times), noise-aliased DSRL "
+        f"{updates['ratio']['dsrl-na']:.1f} times.",
     ]
     for d in _all("deploy"):
         rate, seed = d["success"], d["config"]["args"]["seed"]
@@ -81,7 +86,7 @@ def _table(make: Callable[[Row], str]) -> Callable[[], str]:
 def _all(kind: str) -> list[Row]:
     found = sorted(RESULTS.glob(f"{kind}-*.json"))
     if not found:
-        raise FileNotFoundError(f"{RESULTS}/{kind}-*.json: run `make results`")
+        raise FileNotFoundError(f"{RESULTS}/{kind}-*.json: run `make bench-deploy`")
     return [read_json(path) for path in found]
 
 
