@@ -60,8 +60,8 @@ def around() -> str:
         f"Imagination takes {fastest:,.0f} steps per second, plain robosuite "
         f"{speed['real_steps_per_s']:,.0f} on the same {speed['processes']} cores:",
         f"{speed['ratio']:.0f} times as many.",
-        f"DSRL makes {updates['ratio']['dsrl']:.1f} times as many gradient updates per second as the reference's "
-        "structure on",
+        f"DSRL makes {updates['ratio']['dsrl']:.1f} times as many gradient updates per second as the "
+        "reference's structure on",
         "Stable-Baselines3, on one core (matrix products alone: "
         f"{updates['ratio_of_matrix_products_alone']:.1f} times), noise-aliased DSRL "
         f"{updates['ratio']['dsrl-na']:.1f} times.",
