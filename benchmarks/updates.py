@@ -7,6 +7,10 @@ are noise-aliased. Both sides have the same networks (LayerNorm included), sizes
 batch, twin critics, tuned temperature and transitions, and draw their own batches. They take turns, so that
 whatever else the machine does slows both. "matrix products" is what no implementation in this precision can
 go below.
+
+What made ours faster: the critics as one batched product, fused Adam, gradients only towards the actor where
+the critics' would be thrown away, all batches of a step drawn at once. What did not: `torch.compile` of an
+update (half as fast). Three times the peer's rate would leave 0.2 ms for all but matrix products.
 """
 
 from __future__ import annotations
