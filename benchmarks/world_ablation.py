@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.truth.unit import ranked, rate_of
 from robopolicy.checkpoint import read_json, write_json
 from robopolicy.config import WORLD_PRESETS, WorldConfig
 from robopolicy.data.episodes import load_episodes
@@ -83,19 +84,12 @@ def main() -> None:
         "task": demo["task"],
         "preset": demo["preset"],
         "master_seed": demo["master_seed"],
-        "real": ranked(args.run),
+        "real": {label: rate_of(outcomes) for label, outcomes in ranked(args.run).items()},
         "variants": dict(zip(CHANGES, rows, strict=True)),
         "versions": versions(),
         "hardware": hardware(),
     }
     write_json(RESULTS / f"world-ablation-{demo['task']}-{demo['master_seed']}.json", result)
-
-
-def ranked(run: Path) -> dict[str, dict[str, Any]]:
-    """Real success of the policies that a unit ranks, by the name of their folder."""
-    keys = ("successes", "episodes", "rate", "low", "high")
-    rows = read_json(run / "ranked-real" / RESULT)["policies"]
-    return {row["label"]: {k: row[k] for k in keys} for row in rows}
 
 
 def chosen(name: str, episodes: Sequence[Episode]) -> list[Episode]:

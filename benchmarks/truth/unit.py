@@ -27,6 +27,7 @@ from robopolicy.data.episodes import load_episodes
 from robopolicy.ranking import rank
 from robopolicy.results import RESULT, hardware, versions
 from robopolicy.seeding import stream
+from robopolicy.stats import wilson
 
 REFRESH = 100
 RANKED_EPISODES = 100
@@ -72,20 +73,10 @@ def study(unit: Unit) -> dict[str, Any]:
     chain.run(Demo(out, task, preset, unit.seed, REFRESH, processes=1))
     demo = read_json(out / RESULT)
     policies, steerers = _candidates(unit)
-    real = evaluate(
-        Evaluate(
-            tuple(policies),
-            out / "ranked-real",
-            tuple(steerers),
-            task,
-            RANKED_EPISODES,
-            unit.seed,
-            processes=1,
-        )
-    )
-    imagined = imagine(
-        Imagine(out / "world", tuple(policies), out / "ranked", tuple(steerers), seed=unit.seed)
-    )
+    others = tuple(s for s in steerers if s not in _chain_steerers(unit))
+    exam = {"task": task, "episodes": RANKED_EPISODES, "seed": unit.seed, "processes": 1}
+    evaluate(Evaluate(policies, out / "ranked-real", others, **exam))
+    imagined = imagine(Imagine(out / "world", policies, out / "ranked", steerers, seed=unit.seed))
     return {
         "schema": 1,
         "task": task,
@@ -93,7 +84,7 @@ def study(unit: Unit) -> dict[str, Any]:
         "seed": unit.seed,
         **{k: demo[k] for k in ("base", "steered", "steered_refresh", "paired_difference", "refresh", "gap")},
         "promotion": demo["promotion"],
-        "ranking": _ranking(unit, real, imagined),
+        "ranking": _ranking(unit, imagined),
         "trust": _trust(unit),
         "wall_clock_s": demo["wall_clock_s"],
         "versions": versions(),
@@ -101,7 +92,11 @@ def study(unit: Unit) -> dict[str, Any]:
     }
 
 
-def _candidates(unit: Unit) -> tuple[list[Path], list[Path]]:
+def _chain_steerers(unit: Unit) -> tuple[Path, ...]:
+    return unit.folder / "steerer", unit.folder / "steerer-refreshed"
+
+
+def _candidates(unit: Unit) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """Policies and steerers that are ranked; those of the chain and those made for it."""
     out, common = unit.folder, {"seed": unit.seed, "preset": unit.preset}
     rollouts = tuple(out / f"rollouts-{n}" for n in ("prior", "uniform", "repeat"))
@@ -109,7 +104,7 @@ def _candidates(unit: Unit) -> tuple[list[Path], list[Path]]:
     for steps in YOUNG:
         policies.append(out / f"policy-{steps}")
         train(Train((out / "demos",), policies[-1], steps=steps, **common))
-    steerers = [out / "steerer", out / "steerer-refreshed"]
+    steerers = [*_chain_steerers(unit)]
     for name, how in {
         "exploiter": {"doubt_limit": UNGUARDED},
         "ppo": {"method": "ppo"},
@@ -117,23 +112,46 @@ def _candidates(unit: Unit) -> tuple[list[Path], list[Path]]:
     }.items():
         steerers.append(out / name)
         steer(Steer(out / "policy", rollouts, steerers[-1], out / "world", **how, **common))
-    return policies, steerers
+    return tuple(policies), tuple(steerers)
 
 
-def _ranking(unit: Unit, real: Mapping[str, Any], imagined: Mapping[str, Any]) -> dict[str, Any]:
+def ranked(run: Path) -> dict[str, dict[str, bool]]:
+    """What each policy that a unit ranks came to in reality: label -> held-out seed -> success.
+
+    The chain has judged its own policies already, on more of the same seeds.
+    """
+    rows = {
+        row["label"]: row["outcomes"]
+        for name in ("real", "ranked-real")
+        for row in read_json(run / name / RESULT)["policies"]
+    }
+    shared = sorted(set.intersection(*(set(outcomes) for outcomes in rows.values())), key=int)
+    return {label: {seed: outcomes[seed] for seed in shared} for label, outcomes in rows.items()}
+
+
+def _ranking(unit: Unit, imagined: Mapping[str, Any]) -> dict[str, Any]:
     """Per policy the real and imagined rate, and how the two orders agree."""
-
-    def outcomes(result: Mapping[str, Any]) -> np.ndarray:
-        return np.array([list(row["outcomes"].values()) for row in result["policies"]])
-
-    labels = [row["label"] for row in real["policies"]]
+    real = ranked(unit.folder)
     keys = ("successes", "episodes", "rate", "low", "high")
     rows = {
-        label: {"real": {k: r[k] for k in keys}, "imagined": {k: i[k] for k in keys}, "ended": i["ended"]}
-        for label, r, i in zip(labels, real["policies"], imagined["policies"], strict=True)
+        row["label"]: {
+            "real": rate_of(real[row["label"]]),
+            "imagined": {k: row[k] for k in keys},
+            "ended": row["ended"],
+        }
+        for row in imagined["policies"]
     }
-    agreement = rank(outcomes(real), outcomes(imagined), stream(unit.seed, "bootstrap", "ranking"))
+    agreement = rank(
+        np.array([list(real[label].values()) for label in rows]),
+        np.array([list(row["outcomes"].values()) for row in imagined["policies"]]),
+        stream(unit.seed, "bootstrap", "ranking"),
+    )
     return {"policies": rows, **{k: v for k, v in agreement.to_dict().items() if k != "policies"}}
+
+
+def rate_of(outcomes: Mapping[str, bool]) -> dict[str, float]:
+    """Success with its interval."""
+    return wilson(sum(outcomes.values()), len(outcomes)).to_dict()
 
 
 def _trust(unit: Unit) -> dict[str, Any]:
