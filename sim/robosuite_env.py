@@ -13,6 +13,7 @@ import numpy as np
 
 from robopolicy.seeding import stream
 from robopolicy.spec import Spec
+from sim.control import ControlStep
 
 # The cube starts anywhere in this square (metres, table centre) and at any small yaw (radians).
 _PLACE = 0.10
@@ -68,6 +69,7 @@ class RobosuiteEnv(gymnasium.Env):
         finally:
             np.random.set_state(before)
         self._scale = np.append(np.full(3, 1 / spec.action_range[1, 0]), 1.0)
+        self._control: ControlStep
         self._camera = camera
         self._renderer: Any = None
         self._steps = 0
@@ -89,13 +91,14 @@ class RobosuiteEnv(gymnasium.Env):
         env.sim.forward()
         robot.composite_controller.update_state()
         robot.composite_controller.reset()
+        self._control = ControlStep(env)
         self._steps, self._braked_at = 0, None
         return self._state(), {"is_success": False}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Applies one action (A,); reward is 1 on success, which ends the episode."""
         dx, dy, dz, grip = self.spec.check_action(action) * self._scale
-        self._env.step(np.array([dx, dy, dz, 0, 0, 0, grip]))
+        self._control(np.array([dx, dy, dz, 0, 0, 0, grip]))
         self._braked_at = None
         return self._outcome()
 
