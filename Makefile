@@ -69,10 +69,7 @@ bench-truth: setup
 	$(BIN)/python -m benchmarks.truth --runs $(TRUTH)
 	$(BIN)/python -m benchmarks.truth --runs $(TRUTH) --what reference --seeds 34
 	$(BIN)/python -m benchmarks.truth --runs $(TRUTH) --what steering --seeds 34 --tasks $(PARTS)
-	for task in $(PARTS); do \
-		[ -f benchmarks/results/world-ablation-$$task-34.json ] || \
-			$(BIN)/python -m benchmarks.world_ablation --run $(TRUTH)/$$task-34 || exit $$?; \
-	done
+	$(BIN)/python -m benchmarks.truth --runs $(TRUTH) --what worlds --seeds 34 --tasks $(PARTS)
 	$(BIN)/python -m benchmarks.truth --summary
 	$(BIN)/python -m benchmarks.readme
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.world_ablation import DATA, FRESH, fitted
+from benchmarks.truth.worlds import DATA, FRESH, fitted
 from robopolicy.checkpoint import read_json, write_json
 from robopolicy.config import WORLD_PRESETS
 from robopolicy.data.episodes import load_episodes

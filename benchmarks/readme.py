@@ -54,12 +54,12 @@ def around() -> str:
     real = {
         t[arm]["episodes"] // len(t["seeds"]) for t in truth["tasks"].values() for arm in ("base", "steered")
     }
-    fastest = max(speed["imagined_steps_per_s"].values())
+    fastest, batch = max((rate, batch) for batch, rate in speed["imagined_steps_per_s"].items())
     lines = [
         f"Success with 95% Wilson intervals: {_one(real)} held-out real episodes per policy and seed.",
-        f"Imagination takes {fastest:,.0f} steps per second, plain robosuite "
-        f"{speed['real_steps_per_s']:,.0f} on the same {speed['processes']} cores:",
-        f"{speed['ratio']:.0f} times as many.",
+        f"Imagination takes {fastest:,.0f} steps per second with {batch} episodes at once, plain robosuite "
+        f"{speed['real_steps_per_s']:,.0f} on",
+        f"the same {speed['processes']} cores: {speed['ratio']:.0f} times as many.",
         f"DSRL makes {updates['ratio']['dsrl']:.1f} times as many gradient updates per second as the "
         "reference's structure on",
         "Stable-Baselines3, on one core (matrix products alone: "
@@ -103,6 +103,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"truth": _table(tables.by_task), "around": around},
     "docs/truth.md": {
         "tasks": _table(tables.by_task),
+        "kinds": _table(tables.by_kind),
         "seeds": _table(tables.by_seed),
         "ranking": _table(tables.ranking),
         "steering": _table(tables.steering),

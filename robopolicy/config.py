@@ -58,8 +58,8 @@ class WorldConfig:
         lr: peak learning rate.
         feature_noise: noise on the features while training, as a share of their spread.
         contact_share: share of each batch drawn from windows that begin near contact.
-        residual: how the members' errors are sampled: "diffusion", "gaussian" (as if independent of where
-            they happen) or "none".
+        residual: how the members' errors are sampled: "diffusion", "gaussian" (a normal distribution by a
+            network of the same size) or "none".
         latent: principal components of the errors that are sampled.
         error_steps: updates of the errors' denoiser.
         sample_steps: Euler steps of the sampler.

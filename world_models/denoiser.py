@@ -1,4 +1,4 @@
-"""EDM diffusion of a vector given a condition (Karras et al. 2022, arXiv 2206.00364, table 1).
+"""EDM diffusion of a vector given a condition, and its Gaussian peer (Karras et al. 2022, arXiv 2206.00364, table 1).
 
     D(x; s, c) = c_skip x + c_out F(c_in x, c_noise, c)
     c_skip = d^2/(s^2+d^2)   c_out = s d/sqrt(s^2+d^2)   c_in = 1/sqrt(s^2+d^2)   c_noise = ln(s)/4
@@ -72,6 +72,44 @@ class Denoiser(nn.Module):
         noisy = clean + sigma * torch.randn(clean.shape, generator=generator)
         weight = (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2
         return ((self(noisy, sigma, cond) - clean) ** 2 * weight).mean()
+
+
+class GaussianErrors(nn.Module):
+    """What diffusion is measured against: a normal distribution, its mean and spread by a network.
+
+    As in probabilistic ensembles (Chua et al. 2018, arXiv 1805.12114, section 4), with as many layers and
+    units as `Denoiser`.
+
+    Args:
+        dim: size of the vector.
+        cond_dim: size of the condition.
+        width: hidden units.
+        blocks: residual blocks.
+    """
+
+    def __init__(self, dim: int, cond_dim: int, width: int, blocks: int):
+        super().__init__()
+        self.cond = nn.Linear(cond_dim, width)
+        self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
+        self.out = nn.Linear(width, 2 * dim)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def moments(self, cond: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and logarithm of the standard deviation, (B, dim) each, given (B, cond_dim)."""
+        mean, log_std = self.out(self.blocks(self.cond(cond))).chunk(2, -1)
+        # Smoothly bounded, as there (appendix A.1): a variance of zero would end training.
+        return mean, 3 * torch.tanh(log_std / 3)
+
+    def sample(self, noise: Tensor, cond: Tensor) -> Tensor:
+        """(B, dim) draw, from standard normal noise (B, dim)."""
+        mean, log_std = self.moments(cond)
+        return mean + log_std.exp() * noise
+
+    def loss(self, clean: Tensor, cond: Tensor, generator: torch.Generator) -> Tensor:
+        """Negative log-likelihood, but for a constant; see `Denoiser.loss`."""
+        mean, log_std = self.moments(cond)
+        return (0.5 * ((clean - mean) * (-log_std).exp()).square() + log_std).mean()
 
 
 def _fourier(x: Tensor) -> Tensor:

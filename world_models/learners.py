@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from robopolicy.config import WorldConfig
 from robopolicy.train import load_optimizer_state, optimizer_state, warm_cosine
-from world_models.denoiser import Denoiser
 from world_models.regressor import Regressor
 from world_models.state import StateWorldModel
 from world_models.statistics import fit_errors, folds, targets
@@ -97,7 +96,7 @@ class ErrorLearner(_NetLearner):
         everything = torch.arange(len(data))
         near = model.geometry.contact(data.obs)
         super().__init__(model.denoiser, near, everything, config.error_steps, config)
-        self.denoiser: Denoiser = model.denoiser
+        self.denoiser = model.denoiser
         self.latent, self.cond = fit_errors(model, data)
 
     def loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:

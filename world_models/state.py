@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from robopolicy.config import WorldConfig
 from robopolicy.protocols import Prediction
 from robopolicy.spec import Spec
-from world_models.denoiser import Denoiser, euler_sample, karras_levels
+from world_models.denoiser import Denoiser, GaussianErrors, euler_sample, karras_levels
 from world_models.features import Geometry
 from world_models.regressor import Regressor
 
@@ -80,7 +80,8 @@ class StateWorldModel(nn.Module):
         self.members = nn.ModuleList(
             Regressor(cond, values, flags, config.width, config.blocks) for _ in range(config.members)
         )
-        self.denoiser = Denoiser(self.latent, cond + values + flags + 1, config.width, config.blocks)
+        errors = GaussianErrors if config.residual == "gaussian" else Denoiser
+        self.denoiser = errors(self.latent, cond + values + flags + 1, config.width, config.blocks)
         seen = spec.state_dim + len(self.geometry.relation_names)
         self.success_head = nn.Sequential(
             nn.Linear(seen, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 1)
@@ -181,10 +182,13 @@ class StateWorldModel(nn.Module):
         return torch.maximum(torch.minimum(states, self.state_high), self.state_low)
 
     def _latent(self, guess: Guess, noise: Tensor) -> Tensor:
-        if self.config.residual == "diffusion":
-            given = self.denoiser.cond(self.denoiser_condition(guess))
-            return euler_sample(lambda x, s: self.denoiser.clean(x, s, given), noise, self.levels)
-        return noise if self.config.residual == "gaussian" else torch.zeros_like(noise)
+        net = self.denoiser
+        if self.config.residual == "none":
+            return torch.zeros_like(noise)
+        if isinstance(net, GaussianErrors):
+            return net.sample(noise, self.denoiser_condition(guess))
+        given = net.cond(self.denoiser_condition(guess))
+        return euler_sample(lambda x, s: net.clean(x, s, given), noise, self.levels)
 
     def success_logit(self, states: Tensor) -> Tensor:
         """(...,) log-odds that the task is achieved in `states` (..., D)."""

@@ -1,7 +1,8 @@
 """What else is asked of a finished unit: the reference in the real simulator, what each part is worth.
 
 The same policy, world model and recorded episodes, steered in another way; each judged on the unit's held-out
-seeds. What the parts of the world model are worth is `benchmarks.world_ablation`.
+seeds. A unit whose runs are on another machine is run again first. The parts of the world model are in
+`benchmarks.truth.worlds`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.truth.unit import RANKED_EPISODES, UNGUARDED, Unit
+from benchmarks.truth.unit import RANKED_EPISODES, UNGUARDED, Unit, rollouts, study
 from robopolicy.checkpoint import read_json, write_json
 from robopolicy.cli.judge import Evaluate, Imagine, evaluate, imagine
 from robopolicy.cli.learn import Steer, steer
@@ -39,31 +40,35 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def write_reference(unit: Unit, folder: Path) -> None:
     """Writes how far DSRL comes that practises in the real simulator, with the steps it takes there."""
+    study(unit)
     out, seed = unit.folder / "reference", unit.seed
     how = {"real": True, "real_steps": REAL_STEPS, "seed": seed, "preset": unit.preset}
-    practised = steer(Steer(unit.folder / "policy", _rollouts(unit), out, **how))
-    row = _judged(unit, {"reference": out}, {}, "reference-real")["reference"]
-    _write(unit, folder, {**row, "real_steps": practised["real_steps"]["practice"]})
+    practised = steer(Steer(unit.folder / "policy", rollouts(unit), out, **how))
+    row = judged(unit, {"reference": out}, {}, "reference-real")["reference"]
+    steps = practised["real_steps"]
+    write_extra(unit, folder, {**row, "real_steps": sum(steps.values()), "of_them": steps})
 
 
 def write_steering(unit: Unit, folder: Path) -> None:
     """Writes what other ways of steering, and of refining weights, come to."""
+    study(unit)
     folders = {name: unit.folder / f"by-{name.replace(' ', '-')}" for name in VARIANTS}
     for name, how in VARIANTS.items():
         common = {"world": unit.folder / "world", "seed": unit.seed, "preset": unit.preset}
-        steer(Steer(unit.folder / "policy", _rollouts(unit), folders[name], **common, **how))
+        steer(Steer(unit.folder / "policy", rollouts(unit), folders[name], **common, **how))
     refined = {k: v for k, v in folders.items() if VARIANTS[k].get("method") in REFINE_METHODS}
     steerers = {k: v for k, v in folders.items() if k not in refined}
     policies = (unit.folder / "policy", *refined.values())
     dream = Imagine(unit.folder / "world", policies, unit.folder / "variants", tuple(steerers.values()))
     imagined = _rows(imagine(dataclasses.replace(dream, seed=unit.seed)), (*refined, *steerers))
-    real = _judged(unit, steerers, refined, "variants-real")
+    real = judged(unit, steerers, refined, "variants-real")
     kept = {k: read_json(unit.folder / RESULT)[k] for k in ("base", "steered")}
     rows = {name: {"real": real[name], "imagined": imagined[name]} for name in VARIANTS}
-    _write(unit, folder, {**kept, **rows})
+    write_extra(unit, folder, {**kept, **rows})
 
 
-def _write(unit: Unit, folder: Path, found: dict[str, Any]) -> None:
+def write_extra(unit: Unit, folder: Path, found: dict[str, Any]) -> None:
+    """Writes what was found of a unit into a folder of results."""
     result = {
         "schema": 1,
         "task": unit.task,
@@ -76,11 +81,7 @@ def _write(unit: Unit, folder: Path, found: dict[str, Any]) -> None:
     write_json(folder / f"{unit.name}.json", result)
 
 
-def _rollouts(unit: Unit) -> tuple[Path, ...]:
-    return tuple(unit.folder / f"rollouts-{n}" for n in ("prior", "uniform", "repeat"))
-
-
-def _judged(
+def judged(
     unit: Unit, steerers: dict[str, Path], refined: dict[str, Path], name: str
 ) -> dict[str, dict[str, Any]]:
     """Real success on the seeds that the unit ranks its policies on."""

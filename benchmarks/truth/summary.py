@@ -10,19 +10,23 @@ import numpy as np
 
 from benchmarks.truth import tables
 from benchmarks.truth.page import scatter, write_page
+from benchmarks.truth.unit import REFRESH, Unit
 from robopolicy.checkpoint import read_json, write_atomic, write_json
 from robopolicy.ranking import mmrv, pearson
-from robopolicy.results import hardware, versions
+from robopolicy.seeding import stream
 from robopolicy.stats import wilson
 
 RESULTS = Path(__file__).parents[1] / "results"
 UNITS = RESULTS / "truth"
 REFERENCES = RESULTS / "truth-reference"
 STEERING = RESULTS / "truth-steering"
+WORLDS = RESULTS / "truth-worlds"
 PICTURE = RESULTS.parents[1] / "docs" / "figures" / "truth.svg"
 ARMS = ("base", "steered", "steered_refresh")
+_DRAWS = 1000  # of the bootstrap
 TABLES = {
     "Tasks": tables.by_task,
+    "Kinds of imperfection": tables.by_kind,
     "Units": tables.by_seed,
     "What parts of steering are worth": tables.steering,
     "What parts of the world model are worth": tables.world,
@@ -31,32 +35,41 @@ TABLES = {
 
 def summarise() -> dict[str, Any]:
     """Pools the units by task, by imperfection and over all; writes and returns the result, {} if none."""
-    units, worlds = _all(UNITS), _all(RESULTS, "world-ablation-*.json")
+    units = _all(UNITS)
     if not units:
         return {}
     references = _grouped(_all(REFERENCES), lambda x: x["task"])
     tasks = _grouped(units, lambda u: u["task"])
     kinds = _grouped(units, lambda u: u["imperfection"])
-    ranked = [p for u in units for p in u["ranking"]["policies"].values()]
     result = {
         "schema": 1,
+        "verb": "truth",
+        "config": {
+            "preset": Unit.preset,
+            "seeds": sorted({u["seed"] for u in units}),
+            "real_episodes": sorted({u[arm]["real"]["episodes"] for u in units for arm in ARMS}),
+            "refresh_episodes": REFRESH,
+        },
         "tasks": {
             name: {**_task(found), **_reference(references.get(name, []))} for name, found in tasks.items()
         },
-        "pooled": _pooled(units, ranked),
+        "pooled": _pooled(units),
         "replay": {
             name: {k: _sum(u["trust"]["replay"][k] for u in found) for k in found[0]["trust"]["replay"]}
             for name, found in tasks.items()
         },
         "doubt": {
-            name: {"spearman": _mean(u["trust"]["doubt"]["spearman"] for u in found)}
+            name: {"spearman": _mean(rows), "lowest": min(rows), "highest": max(rows)}
             for name, found in tasks.items()
+            for rows in ([u["trust"]["doubt"]["spearman"] for u in found],)
         },
         "by_imperfection": {name: _arms(found) for name, found in kinds.items()},
-        "mean": {arm: _mean(_arms(found)[arm]["rate"] for found in tasks.values()) for arm in ARMS},
-        "ablations": {"steering": _steering(_all(STEERING)), "world": _world(worlds)},
-        "versions": versions(),
-        "hardware": hardware(),
+        "mean": {
+            arm: _mean_rate([[u[arm]["real"] for u in found] for found in tasks.values()]) for arm in ARMS
+        },
+        "ablations": {"steering": _steering(_all(STEERING)), "world": _world(_all(WORLDS))},
+        # Of the machines that measured.
+        **{k: _distinct(u[k] for u in units) for k in ("versions", "hardware")},
     }
     write_json(RESULTS / "truth.json", result)
     write_page(RESULTS / "truth.html", {name: table(result) for name, table in TABLES.items()}, units)
@@ -80,23 +93,31 @@ def _task(units: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 "refresh_difference": u["refresh"]["paired_difference"],
                 "real_steps_of_refresh": u["refresh"]["real_steps"],
                 "gap": u["gap"],
-                "promoted": u["promotion"]["promoted"],
             }
             for u in units
         ],
         "ranking": {
             **{m: _mean(u["ranking"][m]["value"] for u in units) for m in measures},
-            "policies": sum(len(u["ranking"]["policies"]) for u in units),
+            "intervals": {m: _mean_interval([u["ranking"][m] for u in units]) for m in measures},
+            "policies": min(len(u["ranking"]["policies"]) for u in units),
             "verdicts": [u["ranking"]["verdict"] for u in units],
         },
     }
 
 
 def _difference(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Mean of independent differences of equally many episodes; the variances behind their intervals add."""
-    mean = _mean(r["mean"] for r in rows)
-    half = float(np.sqrt(sum(((r["high"] - r["low"]) / 2) ** 2 for r in rows))) / len(rows)
-    return {"mean": mean, "low": mean - half, "high": mean + half}
+    """Mean of independent differences of equally many episodes."""
+    low, high = _mean_interval([{**r, "value": r["mean"]} for r in rows])
+    return {"mean": _mean(r["mean"] for r in rows), "low": low, "high": high}
+
+
+def _mean_interval(rows: Sequence[Mapping[str, float]]) -> list[float]:
+    """Of the mean of independent values with intervals; the variances behind them add."""
+    mean = _mean(r["value"] for r in rows)
+    below, above = (
+        float(np.sqrt(sum((r[end] - r["value"]) ** 2 for r in rows))) / len(rows) for end in ("low", "high")
+    )
+    return [mean - below, mean + above]
 
 
 def _reference(references: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -119,12 +140,12 @@ def _steering(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _world(worlds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Each variant of the world model over the same units: how far it is from the truth."""
+    """Each variant of the world model over the same units: how true it is, what steering gains."""
     if not worlds:
         return {}
 
     def of(name: str) -> dict[str, Any]:
-        rows = [(w["variants"][name], w["real"]) for w in worlds]
+        rows = [(w["found"]["variants"][name], w["found"]["real"]) for w in worlds]
         return {
             "gap": _mean(
                 abs(v["imagined"][label]["rate"] - r[label]["rate"]) for v, r in rows for label in r
@@ -133,25 +154,50 @@ def _world(worlds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 _mmrv([{"real": r[label], "imagined": v["imagined"][label]} for label in r]) for v, r in rows
             ),
             **{k: _sum(v["replay"][k] for v, _ in rows) for k in rows[0][0]["replay"]},
+            "steered": {where: _sum(v["steered"][where] for v, _ in rows) for where in ("real", "imagined")},
             "doubt_spearman": _mean(v["doubt_spearman"] for v, _ in rows),
             "onset_auc": _mean(v["onset"]["auc"] for v, _ in rows),
         }
 
-    units = [f"{w['task']}-{w['master_seed']}" for w in worlds]
-    return {"units": units, **{name: of(name) for name in worlds[0]["variants"]}}
+    units = [f"{w['task']}-{w['seed']}" for w in worlds]
+    return {"units": units, **{name: of(name) for name in worlds[0]["found"]["variants"]}}
 
 
 def _arms(units: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {arm: _sum(u[arm]["real"] for u in units) for arm in ARMS}
 
 
-def _pooled(units: Sequence[Mapping[str, Any]], ranked: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Over all policies of all units; violations of order count within a unit only."""
-    real, imagined = (np.array([p[where]["rate"] for p in ranked]) for where in ("real", "imagined"))
+def _mean_rate(tasks: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, float]:
+    """Mean over tasks of the rate over their seeds; the bootstrap draws seeds, then episodes."""
+    rng = stream(0, "bootstrap", "mean")
+    drawn = []
+    for _ in range(_DRAWS):
+        chosen = [[rows[i] for i in rng.integers(len(rows), size=len(rows))] for rows in tasks]
+        drawn.append(
+            _mean(_mean(rng.binomial(r["episodes"], r["rate"]) / r["episodes"] for r in c) for c in chosen)
+        )
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return {"rate": _mean(_sum(rows)["rate"] for rows in tasks), "low": float(low), "high": float(high)}
+
+
+def _pooled(units: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Over all policies of all units; the bootstrap draws units."""
+    rng, found = stream(0, "bootstrap", "pooled"), _agreement(units)
+    drawn = [_agreement([units[i] for i in rng.integers(len(units), size=len(units))]) for _ in range(_DRAWS)]
     return {
-        "policies": len(ranked),
+        "policies": sum(len(u["ranking"]["policies"]) for u in units),
+        **found,
+        "intervals": {k: np.quantile([d[k] for d in drawn], [0.025, 0.975]).tolist() for k in found},
+    }
+
+
+def _agreement(units: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Of imagined with real success; violations of order count within a unit only."""
+    rows = [list(u["ranking"]["policies"].values()) for u in units]
+    real, imagined = (np.array([p[w]["rate"] for ps in rows for p in ps]) for w in ("real", "imagined"))
+    return {
         "pearson": pearson(real, imagined),
-        "mmrv": _mean(_mmrv(u["ranking"]["policies"].values()) for u in units),
+        "mmrv": _mean(_mmrv(ps) for ps in rows),
         "mean_gap": float(np.abs(real - imagined).mean()),
     }
 
@@ -161,8 +207,16 @@ def _mmrv(policies: Iterable[Mapping[str, Any]]) -> float:
     return mmrv(rates[:, 0], rates[:, 1])
 
 
-def _all(folder: Path, names: str = "*.json") -> list[dict[str, Any]]:
-    return [read_json(path) for path in sorted(folder.glob(names))]
+def _all(folder: Path) -> list[dict[str, Any]]:
+    return [read_json(path) for path in sorted(folder.glob("*.json"))]
+
+
+def _distinct(rows: Iterable[Any]) -> list[Any]:
+    found: list[Any] = []
+    for row in rows:
+        if row not in found:
+            found.append(row)
+    return found
 
 
 def _grouped(units: Sequence[dict], key: Callable[[dict], str]) -> dict[str, list[dict]]:

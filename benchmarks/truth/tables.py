@@ -42,18 +42,27 @@ def by_task(truth: Row) -> str:
                 f"{truth['doubt'][name]['spearman']:.2f}",
             )
         )
-    mean = truth["mean"]
-    base, steered, refreshed = (f"{mean[arm]:.1%}" for arm in ("base", "steered", "steered_refresh"))
+    base, steered, refreshed = (rate(truth["mean"][arm]) for arm in ("base", "steered", "steered_refresh"))
     better = sum(t["difference"]["low"] > 0 for t in truth["tasks"].values())
     gains = f"better on {better} of {len(truth['tasks'])}"
     lines.append(_row("mean of the tasks", "", base, steered, gains, refreshed, "", "", "", "", ""))
     return _text(lines)
 
 
+def by_kind(truth: Row) -> str:
+    """One line per kind of imperfection of the demonstrations."""
+    tasks = truth["tasks"]
+    lines = _head("demonstrations", "tasks", "base", "steered, no real step", "refreshed")
+    for kind, arms in truth["by_imperfection"].items():
+        names = ", ".join(name for name, t in tasks.items() if t["imperfection"] == kind)
+        lines.append(_row(kind, names, *(rate(arms[arm]) for arm in ("base", "steered", "steered_refresh"))))
+    return _text(lines)
+
+
 def by_seed(truth: Row) -> str:
     """One line per unit: the paired gains with their intervals."""
     lines = _head(
-        "task", "master seed", "base", "steered", "gain", "refreshed", "gain", "real steps", "promoted"
+        "task", "master seed", "base", "steered", "gain", "refreshed", "gain", "real steps of the refresh"
     )
     for name, t in truth["tasks"].items():
         for p in t["per_seed"]:
@@ -67,7 +76,6 @@ def by_seed(truth: Row) -> str:
                     f"{p['steered_refresh']:.1%}",
                     gain(p["refresh_difference"]),
                     f"{p['real_steps_of_refresh']:,}",
-                    "yes" if p["promoted"] else "no",
                 )
             )
     return _text(lines)
@@ -97,6 +105,8 @@ def world(truth: Row) -> str:
         return "Not run yet.\n"
     lines = _head(
         "world model",
+        "steered in it, real",
+        "imagined",
         "mean gap",
         "MMRV",
         "failures as failures",
@@ -109,6 +119,8 @@ def world(truth: Row) -> str:
             lines.append(
                 _row(
                     name,
+                    rate(row["steered"]["real"]),
+                    rate(row["steered"]["imagined"]),
                     f"{row['gap']:.1%}",
                     f"{row['mmrv']:.3f}",
                     rate(row["failures_as_failures"]),
@@ -121,12 +133,22 @@ def world(truth: Row) -> str:
 
 
 def ranking(truth: Row) -> str:
-    """Agreement of the orders over all policies."""
+    """Agreement of the orders over all policies, and per task."""
     pooled, units = truth["pooled"], sum(len(t["seeds"]) for t in truth["tasks"].values())
-    return (
-        f"Over {pooled['policies']} policies of {units} units: Pearson {pooled['pearson']:.3f}, mean MMRV "
-        f"{pooled['mmrv']:.3f}, mean absolute gap {pooled['mean_gap']:.1%}.\n"
-    )
+    within = pooled["intervals"]
+    lines = [
+        f"Over {pooled['policies']} policies of {units} units: Pearson",
+        f"{_within(pooled['pearson'], within['pearson'])}, mean MMRV",
+        f"{_within(pooled['mmrv'], within['mmrv'])}, mean absolute gap {pooled['mean_gap']:.1%} [{within['mean_gap'][0]:.1%},",
+        f"{within['mean_gap'][1]:.1%}].",
+        "",
+        *_head("task", "Pearson", "Spearman", "Kendall", "MMRV", "mean absolute gap", "can it rank these?"),
+    ]
+    for name, t in truth["tasks"].items():
+        r = t["ranking"]
+        cells = (_within(r[m], r["intervals"][m]) for m in ("pearson", "spearman", "kendall", "mmrv", "gap"))
+        lines.append(_row(name, *cells, ", ".join(r["verdicts"])))
+    return _text(lines)
 
 
 def rate(row: Row) -> str:
@@ -137,6 +159,10 @@ def rate(row: Row) -> str:
 def gain(d: Row) -> str:
     """A paired difference with its interval."""
     return f"{d['mean']:+.1%} [{d['low']:+.1%}, {d['high']:+.1%}]"
+
+
+def _within(value: float, interval: Sequence[float]) -> str:
+    return f"{value:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"
 
 
 def _head(*names: str) -> list[str]:

@@ -96,10 +96,14 @@ def _chain_steerers(unit: Unit) -> tuple[Path, ...]:
     return unit.folder / "steerer", unit.folder / "steerer-refreshed"
 
 
+def rollouts(unit: Unit) -> tuple[Path, ...]:
+    """Recorded episodes that a steerer of the unit begins with."""
+    return tuple(unit.folder / f"rollouts-{n}" for n in ("prior", "uniform", "repeat"))
+
+
 def _candidates(unit: Unit) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """Policies and steerers that are ranked; those of the chain and those made for it."""
     out, common = unit.folder, {"seed": unit.seed, "preset": unit.preset}
-    rollouts = tuple(out / f"rollouts-{n}" for n in ("prior", "uniform", "repeat"))
     policies = [out / "policy"]
     for steps in YOUNG:
         policies.append(out / f"policy-{steps}")
@@ -111,7 +115,7 @@ def _candidates(unit: Unit) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
         "uniform": {"method": "uniform"},
     }.items():
         steerers.append(out / name)
-        steer(Steer(out / "policy", rollouts, steerers[-1], out / "world", **how, **common))
+        steer(Steer(out / "policy", rollouts(unit), steerers[-1], out / "world", **how, **common))
     return tuple(policies), tuple(steerers)
 
 
@@ -138,6 +142,7 @@ def _ranking(unit: Unit, imagined: Mapping[str, Any]) -> dict[str, Any]:
             "real": rate_of(real[row["label"]]),
             "imagined": {k: row[k] for k in keys},
             "ended": row["ended"],
+            "doubtful": row["doubtful"],
         }
         for row in imagined["policies"]
     }
@@ -146,7 +151,12 @@ def _ranking(unit: Unit, imagined: Mapping[str, Any]) -> dict[str, Any]:
         np.array([list(row["outcomes"].values()) for row in imagined["policies"]]),
         stream(unit.seed, "bootstrap", "ranking"),
     )
-    return {"policies": rows, **{k: v for k, v in agreement.to_dict().items() if k != "policies"}}
+    refused = imagined["refused"]
+    return {
+        "policies": rows,
+        "refused": refused,
+        **{k: v for k, v in agreement.to_dict().items() if k != "policies"},
+    }
 
 
 def rate_of(outcomes: Mapping[str, bool]) -> dict[str, float]:

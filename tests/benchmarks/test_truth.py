@@ -31,7 +31,8 @@ def unit(task, seed, steered, imperfection="mixed"):
         "paired_difference": difference,
         "refresh": {"paired_difference": difference, "real_steps": 4000, "episodes": 100},
         "gap": {"base": 0.02, "steered": -0.02, "steered_refresh": -0.01},
-        "promotion": {"promoted": True},
+        "versions": {"python": "3.12"},
+        "hardware": {"cpu": "a"},
         "ranking": {
             **dict.fromkeys(("pearson", "spearman", "kendall", "mmrv", "gap"), measure),
             "verdict": "yes",
@@ -55,6 +56,7 @@ def results(tmp_path, monkeypatch):
     monkeypatch.setattr(summary, "UNITS", tmp_path / "truth")
     monkeypatch.setattr(summary, "REFERENCES", tmp_path / "truth-reference")
     monkeypatch.setattr(summary, "STEERING", tmp_path / "truth-steering")
+    monkeypatch.setattr(summary, "WORLDS", tmp_path / "truth-worlds")
     monkeypatch.setattr(summary, "PICTURE", tmp_path / "truth.svg")
     (tmp_path / "truth").mkdir()
     for u in (unit("push", 30, 90), unit("push", 31, 70), unit("soccer", 30, 60, "few")):
@@ -70,7 +72,13 @@ def test_summary_of_units_pools_their_episodes(results):
     assert push["difference"]["mean"] == pytest.approx(0.1)
     assert push["difference"]["low"] == pytest.approx(0.1 - 0.1 / 2**0.5)
     assert truth["by_imperfection"]["few"]["steered"]["rate"] == 0.6
-    assert truth["mean"]["steered"] == pytest.approx((0.8 + 0.6) / 2)
+    mean = truth["mean"]["steered"]
+    assert mean["rate"] == pytest.approx((0.8 + 0.6) / 2)
+    assert mean["low"] < 0.7 < mean["high"]
+    assert truth["tasks"]["push"]["ranking"]["intervals"]["mmrv"] == pytest.approx(
+        [0.9 - 0.1 / 2**0.5, 0.9 + 0.1 / 2**0.5]
+    )
+    assert truth["hardware"] == [{"cpu": "a"}]
     assert truth["replay"]["push"]["failures_as_failures"]["episodes"] == 20
     assert truth["doubt"]["push"]["spearman"] == pytest.approx(0.7)
     assert truth["pooled"]["policies"] == 9
@@ -86,31 +94,28 @@ def test_tables_quote_every_task_and_unit(results):
     page = (results / "truth.html").read_text()
     assert page.count("<table>") == page.count("</table>")
     assert "soccer (few)" in page
+    assert "| few | soccer |" in tables.by_kind(truth)
     assert (results / "truth.svg").read_text().startswith("<svg")
 
 
 def test_references_steering_and_world_ablations_enter_the_summary(results):
+    variant = {
+        "imagined": {"base": rate(30), "steered": rate(80)},
+        "steered": both(85, 90),
+        "replay": {"failures_as_failures": rate(9, 10), "successes_as_successes": rate(8, 10)},
+        "doubt_spearman": 0.5,
+        "onset": {"auc": 0.9},
+    }
+    world = {"real": {"base": rate(40), "steered": rate(90)}, "variants": {"full": variant}}
     found = {
         "reference": {**rate(97), "real_steps": 30_000},
         "steering": {"base": both(40, 38), "ppo": both(80, 85)},
+        "worlds": world,
     }
     for what, value in found.items():
         (results / f"truth-{what}").mkdir()
         file = results / f"truth-{what}" / "push-30.json"
         file.write_text(json.dumps({"task": "push", "seed": 30, "found": value}))
-    variant = {
-        "imagined": {"base": rate(30), "steered": rate(80)},
-        "replay": {"failures_as_failures": rate(9, 10), "successes_as_successes": rate(8, 10)},
-        "doubt_spearman": 0.5,
-        "onset": {"auc": 0.9},
-    }
-    world = {
-        "task": "push",
-        "master_seed": 30,
-        "real": {"base": rate(40), "steered": rate(90)},
-        "variants": {"full": variant},
-    }
-    (results / "world-ablation-push-30.json").write_text(json.dumps(world))
     truth = summary.summarise()
     assert truth["tasks"]["push"]["reference_real_dsrl"]["real_steps"] == 30_000
     assert "reference_real_dsrl" not in truth["tasks"]["soccer"]
@@ -121,7 +126,7 @@ def test_references_steering_and_world_ablations_enter_the_summary(results):
 
 
 def test_summary_without_units_writes_nothing(tmp_path, monkeypatch):
-    for name in ("RESULTS", "UNITS", "REFERENCES", "STEERING"):
+    for name in ("RESULTS", "UNITS", "REFERENCES", "STEERING", "WORLDS"):
         monkeypatch.setattr(summary, name, tmp_path / name)
     summary.summarise()
     assert not list(tmp_path.rglob("*.json"))

@@ -7,7 +7,7 @@ import torch
 from tiny import normal
 
 from robopolicy.train import seeded_init
-from world_models.denoiser import Denoiser, euler_sample, karras_levels
+from world_models.denoiser import Denoiser, GaussianErrors, euler_sample, karras_levels
 
 SIGMAS = torch.tensor([[0.02], [0.5], [1.0], [10.0]])
 
@@ -78,3 +78,20 @@ def test_euler_sample_with_exact_denoiser_recovers_mean_and_variance():
 def test_euler_sample_ends_at_the_mean_when_the_data_is_a_point():
     x = euler_sample(gaussian(0.4, 0.0), normal(5, 1), karras_levels(3))
     assert torch.allclose(x, torch.full_like(x, 0.4))
+
+
+def test_gaussian_errors_learn_mean_and_spread_of_what_the_condition_decides():
+    with seeded_init(0):
+        net = GaussianErrors(dim=1, cond_dim=1, width=16, blocks=1)
+    cond = normal(4000, 1).sign()
+    clean = 0.5 * cond + torch.where(cond > 0, 0.2, 1.0) * normal(4000, 1, seed=1)
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+    for i in range(300):
+        loss = net.loss(clean, cond, torch.Generator().manual_seed(i))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for sign, spread in ((1.0, 0.2), (-1.0, 1.0)):
+        drawn = net.sample(normal(20_000, 1, seed=2), torch.full((20_000, 1), sign))
+        assert drawn.mean().item() == pytest.approx(0.5 * sign, abs=0.1)
+        assert drawn.std().item() == pytest.approx(spread, rel=0.15)

@@ -1,9 +1,8 @@
 """What each part of the world model is worth, on the data of a finished unit of the study.
 
-    python -m benchmarks.world_ablation --run runs/truth/push-34
-
-Each variant is trained on the same episodes and asked for the success of the policies that the unit ranks,
-all of them made with the full model; real evaluations and fresh real episodes say what is true.
+Each variant is trained on the same episodes. It is asked for the success of the policies that the unit ranks,
+all of them made with the full model; real evaluations and fresh real episodes say what is true. Then the
+policy is steered in it as the unit's was in the full one, and judged in reality on the same held-out seeds.
 
     full                as shipped
     no failures         episodes that failed are left out
@@ -11,34 +10,35 @@ all of them made with the full model; real evaluations and fresh real episodes s
     demonstrations      nothing but them
     ends at success     recorded episodes are cut at their first success
     no feature noise    features are learned from as they are
-    one regressor       no ensemble (and no error that was not trained on)
-    gaussian errors     what the regressors leave open is drawn without looking at where it happens
-    no errors           what they leave open is left out: the same size and data without diffusion
+    no contact share    windows near contact are drawn no more often than others
+    one regressor       no ensemble: no doubt, and no error that was not trained on
+    gaussian ensemble   what the regressors leave open is normal, mean and spread by a like network
+    no errors           what they leave open is left out
     chunk at once       all steps of a chunk in one prediction
     success from all    the success head may use every number of the state
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import multiprocessing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
-from benchmarks.truth.unit import ranked, rate_of
-from robopolicy.checkpoint import read_json, write_json
-from robopolicy.config import WORLD_PRESETS, WorldConfig
+from benchmarks.truth.extras import judged, write_extra
+from benchmarks.truth.unit import Unit, ranked, rate_of, rollouts, study
+from robopolicy.checkpoint import is_sealed, read_json, write_json
+from robopolicy.config import STEER_PRESETS, WORLD_PRESETS, WorldConfig
 from robopolicy.data.episodes import load_episodes
 from robopolicy.evaluate import evaluate
 from robopolicy.policies.load import load_policy
-from robopolicy.results import RESULT, hardware, versions
+from robopolicy.protocols import ChunkEnv, Policy
 from robopolicy.seeding import episode_seed, torch_seed
 from robopolicy.steering.load import load_steerer
+from robopolicy.steering.steer import imagined_success, steer, trusted_doubt
 from robopolicy.train import fit, seeded_init
 from robopolicy.types import Episode
 from world_models.diagnose import diagnose
@@ -50,7 +50,6 @@ from world_models.statistics import calibrate, fit_statistics
 from world_models.train import success_learner
 from world_models.windows import split, windows
 
-RESULTS = Path(__file__).parent / "results"
 CHANGES: dict[str, dict[str, Any]] = {
     "full": {},
     "no failures": {},
@@ -58,8 +57,9 @@ CHANGES: dict[str, dict[str, Any]] = {
     "demonstrations": {},
     "ends at success": {},
     "no feature noise": {"feature_noise": 0.0},
+    "no contact share": {"contact_share": 0.0},
     "one regressor": {"members": 1},
-    "gaussian errors": {"residual": "gaussian"},
+    "gaussian ensemble": {"residual": "gaussian"},
     "no errors": {"residual": "none"},
     "chunk at once": {"stride": 1000},
     "success from all": {"success_sparsity": 0.0},
@@ -69,27 +69,17 @@ FRESH = ("rollouts-fresh", "rollouts-refreshed")
 _EPISODES = 256
 
 
-def main() -> None:
-    """Trains every variant, several at a time, and writes one results file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--run", type=Path, required=True, help="folder of a finished unit")
-    parser.add_argument("--workers", type=int, default=2)
-    args = parser.parse_args()
-    demo = read_json(args.run / RESULT)
-    jobs = [(args.run, name, demo["master_seed"], demo["preset"]) for name in CHANGES]
-    with multiprocessing.get_context("spawn").Pool(args.workers) as pool:
-        rows = pool.starmap(_variant, jobs, chunksize=1)
-    result = {
-        "schema": 1,
-        "task": demo["task"],
-        "preset": demo["preset"],
-        "master_seed": demo["master_seed"],
-        "real": {label: rate_of(outcomes) for label, outcomes in ranked(args.run).items()},
-        "variants": dict(zip(CHANGES, rows, strict=True)),
-        "versions": versions(),
-        "hardware": hardware(),
-    }
-    write_json(RESULTS / f"world-ablation-{demo['task']}-{demo['master_seed']}.json", result)
+def write_worlds(unit: Unit, folder: Path) -> None:
+    """Trains, asks and steers in every variant, and writes what came out; goes on where it stopped."""
+    study(unit)
+    found = {}
+    for name in CHANGES:
+        part = unit.folder / "worlds" / f"{name.replace(' ', '-')}.json"
+        if not part.is_file():
+            write_json(part, _variant(unit, name))
+        found[name] = read_json(part)
+    real = {label: rate_of(outcomes) for label, outcomes in ranked(unit.folder).items()}
+    write_extra(unit, folder, {"real": real, "variants": found})
 
 
 def chosen(name: str, episodes: Sequence[Episode]) -> list[Episode]:
@@ -103,19 +93,18 @@ def chosen(name: str, episodes: Sequence[Episode]) -> list[Episode]:
     return list(episodes)
 
 
-def _variant(run: Path, name: str, seed: int, preset: str) -> dict[str, Any]:
+def _variant(unit: Unit, name: str) -> dict[str, Any]:
     torch.set_num_threads(1)
-    config = dataclasses.replace(WORLD_PRESETS[preset], **CHANGES[name])
+    run, seed = unit.folder, unit.seed
+    config = dataclasses.replace(WORLD_PRESETS[unit.preset], **CHANGES[name])
     folders = [run / f for f in DATA if name != "no young policy" or f != "rollouts-young"]
     train, held_out = split(load_episodes(folders), config.held_out, seed)
     policy = load_policy(run / "policy")
-    model = fitted(chosen(name, train), config, policy.spec, seed, name)
-    report = calibrate(freeze(model), windows(held_out, policy.spec), seed)
+    model = freeze(fitted(chosen(name, train), config, policy.spec, seed, name))
+    report = calibrate(model, windows(held_out, policy.spec), seed)
     starts = np.stack([np.repeat(e.states[:1], policy.spec.obs_steps, 0) for e in train])
-    env, seeds = (
-        ImaginedEnv(model, starts, 256),
-        [episode_seed(seed, "imagined", i) for i in range(_EPISODES)],
-    )
+    seeds = [episode_seed(seed, "imagined", i) for i in range(_EPISODES)]
+    env = cast(ChunkEnv, ImaginedEnv(model, starts, _EPISODES))
     imagined = {}
     for label in ranked(run):
         own = label.startswith("policy")
@@ -123,13 +112,35 @@ def _variant(run: Path, name: str, seed: int, preset: str) -> dict[str, Any]:
         steerer = None if own else load_steerer(run / label, policy)
         imagined[label] = evaluate(env, acting, steerer, seeds, f"{name}: {label}").rate.to_dict()
     found = diagnose(model, load_episodes([run / f for f in FRESH]), seed)
+    steered, hoped = _steered(unit, name, model, starts, policy)
     return {
         "imagined": imagined,
+        "steered": {"real": steered, "imagined": hoped},
         "replay": found["replay"],
         "doubt_spearman": found["doubt"]["spearman"],
         "onset": found["onset"],
         "held_out": report,
     }
+
+
+def _steered(
+    unit: Unit, name: str, model: StateWorldModel, starts: np.ndarray, policy: Policy
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Real success of the policy steered in `model`, and what `model` thought of it."""
+    config, seed, out = STEER_PRESETS[unit.preset], unit.seed, unit.folder / "worlds" / name.replace(" ", "-")
+    episodes = load_episodes(list(rollouts(unit)))
+
+    def imagination(envs: int, limit: float) -> Any:
+        return ImaginedEnv(model, starts, envs, limit)
+
+    limit = trusted_doubt(
+        imagination(_EPISODES, float("inf")), policy, config.eval_episodes, seed, config.trust
+    )
+    validate = imagined_success(imagination(_EPISODES, limit), policy, config.eval_episodes, seed)
+    if not is_sealed(out):
+        steer(policy, lambda n: imagination(n, limit), episodes, out, config, seed, validate)
+    hoped = validate(load_steerer(out, policy)).to_dict()
+    return judged(unit, {name: out}, {}, f"worlds-real-{out.name}")[name], hoped
 
 
 def fitted(episodes: list[Episode], config: WorldConfig, spec: Any, seed: int, label: str) -> StateWorldModel:
@@ -143,12 +154,8 @@ def fitted(episodes: list[Episode], config: WorldConfig, spec: Any, seed: int, l
         fit(learner, config.steps, torch_seed(seed, "member", i), label, quiet=True)
         member.load_state_dict(learner.average)
     errors = ErrorLearner(model, data, config)
-    if config.residual == "diffusion":
+    if config.residual != "none":
         fit(errors, config.error_steps, torch_seed(seed, "errors"), label, quiet=True)
         model.denoiser.load_state_dict(errors.average)
     fit(success_learner(model, data), config.success_steps, torch_seed(seed, "success"), label, quiet=True)
     return model
-
-
-if __name__ == "__main__":
-    main()
