@@ -1,4 +1,4 @@
-"""EDM diffusion of a vector given a condition, and its Gaussian peer (Karras et al. 2022, arXiv 2206.00364, table 1).
+"""EDM diffusion of a vector given a condition (Karras et al. 2022, arXiv 2206.00364, table 1), and its peer.
 
     D(x; s, c) = c_skip x + c_out F(c_in x, c_noise, c)
     c_skip = d^2/(s^2+d^2)   c_out = s d/sqrt(s^2+d^2)   c_in = 1/sqrt(s^2+d^2)   c_noise = ln(s)/4

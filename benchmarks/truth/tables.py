@@ -136,11 +136,12 @@ def ranking(truth: Row) -> str:
     """Agreement of the orders over all policies, and per task."""
     pooled, units = truth["pooled"], sum(len(t["seeds"]) for t in truth["tasks"].values())
     within = pooled["intervals"]
+    low, high = within["mean_gap"]
     lines = [
-        f"Over {pooled['policies']} policies of {units} units: Pearson",
-        f"{_within(pooled['pearson'], within['pearson'])}, mean MMRV",
-        f"{_within(pooled['mmrv'], within['mmrv'])}, mean absolute gap {pooled['mean_gap']:.1%} [{within['mean_gap'][0]:.1%},",
-        f"{within['mean_gap'][1]:.1%}].",
+        f"Over {pooled['policies']} policies of {units} units:",
+        f"Pearson {_within(pooled['pearson'], within['pearson'])},",
+        f"mean MMRV {_within(pooled['mmrv'], within['mmrv'])},",
+        f"mean absolute gap {pooled['mean_gap']:.1%} [{low:.1%}, {high:.1%}].",
         "",
         *_head("task", "Pearson", "Spearman", "Kendall", "MMRV", "mean absolute gap", "can it rank these?"),
     ]
