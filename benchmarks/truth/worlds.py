@@ -16,6 +16,11 @@ policy is steered in it as the unit's was in the full one, and judged in reality
     no errors           what they leave open is left out
     chunk at once       all steps of a chunk in one prediction
     success from all    the success head may use every number of the state
+
+and with what was tried and is not part of the model:
+
+    own predictions     half of the windows begin where the regressor itself says that the one before ended
+    retrieval           near contact, half of the guess is what followed the five nearest recorded windows
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from benchmarks.truth.extras import judged, write_extra
 from benchmarks.truth.unit import Unit, ranked, rate_of, rollouts, study
@@ -45,10 +51,10 @@ from world_models.diagnose import diagnose
 from world_models.imagined_env import ImaginedEnv
 from world_models.learners import ErrorLearner, MemberLearner
 from world_models.load import freeze
-from world_models.state import StateWorldModel
-from world_models.statistics import calibrate, fit_statistics
+from world_models.state import Guess, StateWorldModel
+from world_models.statistics import calibrate, fit_statistics, targets
 from world_models.train import success_learner
-from world_models.windows import split, windows
+from world_models.windows import Windows, split, windows
 
 CHANGES: dict[str, dict[str, Any]] = {
     "full": {},
@@ -63,10 +69,14 @@ CHANGES: dict[str, dict[str, Any]] = {
     "no errors": {"residual": "none"},
     "chunk at once": {"stride": 1000},
     "success from all": {"success_sparsity": 0.0},
+    "own predictions": {},
+    "retrieval": {},
 }
 DATA = ("demos", "rollouts-prior", "rollouts-uniform", "rollouts-repeat", "rollouts-young", "random")
 FRESH = ("rollouts-fresh", "rollouts-refreshed")
 _EPISODES = 256
+_REIMAGINED = 250  # updates between two looks at where the regressor's own predictions end
+_NEIGHBOURS = 5
 
 
 def write_worlds(unit: Unit, folder: Path) -> None:
@@ -143,14 +153,59 @@ def _steered(
     return judged(unit, {name: out}, {}, f"worlds-real-{out.name}")[name], hoped
 
 
+class _OwnPredictions(MemberLearner):
+    """Trains on where imagination gets to as well (self-conditioning, as the longer segments of DIAMOND)."""
+
+    def __init__(self, model: StateWorldModel, member: int, data: Windows, config: WorldConfig):
+        super().__init__(model, member, data, config)
+        self.model, self.data = model, data
+        # Windows of an episode follow each other, one per step.
+        k = model.steps
+        self.after = torch.nonzero(data.episode[k:] == data.episode[:-k])[:, 0] + k
+        self.recorded = self.cond.clone()
+
+    def step(self, index: int, generator: torch.Generator) -> dict[str, float]:
+        if index and index % _REIMAGINED == 0:
+            self._imagine(self.after[index // _REIMAGINED % 2 :: 2])
+        return super().step(index, generator)
+
+    @torch.no_grad()
+    def _imagine(self, rows: Tensor) -> None:
+        before, cond = self.data[rows - self.model.steps], self.recorded[rows - self.model.steps]
+        ended = before.obs[:, -1:] + self.model.decode(self.regressor(cond), cond)
+        obs = torch.cat([before.obs, ended], 1)[:, -before.obs.shape[1] :]
+        own = dataclasses.replace(self.data[rows], obs=obs)
+        self.cond[rows] = self.model.condition(own.obs, own.actions)
+        self.target[rows], self.known[rows] = targets(self.model, own)
+
+
+class _Retrieving(StateWorldModel):
+    """Asks its nearest recorded windows too."""
+
+    bank: tuple[Tensor, Tensor] | None = None
+
+    def guess(self, obs: Tensor, actions: Tensor) -> Guess:
+        guess = super().guess(obs, actions)
+        near = self.geometry.contact(obs)
+        if self.bank is None or not near.any():
+            return guess
+        cond, target = self.bank
+        far, which = torch.cdist(guess.cond[near], cond).topk(_NEIGHBOURS, largest=False)
+        weight = 1 / far.clamp_min(1e-6)
+        said = (target[which] * (weight / weight.sum(1, keepdim=True))[..., None]).sum(1)
+        mean = guess.mean.clone()
+        mean[near] = 0.5 * (mean[near] + said)
+        return guess._replace(mean=mean)
+
+
 def fitted(episodes: list[Episode], config: WorldConfig, spec: Any, seed: int, label: str) -> StateWorldModel:
     """As `world_models.train.train_world` does it, but in memory and without its checks."""
     with seeded_init(torch_seed(seed, "world-init")):
-        model = StateWorldModel(spec, config)
+        model = (_Retrieving if label == "retrieval" else StateWorldModel)(spec, config)
     data = windows(episodes, spec, model.steps)
     fit_statistics(model, data)
     for i, member in enumerate(model.members):
-        learner = MemberLearner(model, i, data, config)
+        learner = (_OwnPredictions if label == "own predictions" else MemberLearner)(model, i, data, config)
         fit(learner, config.steps, torch_seed(seed, "member", i), label, quiet=True)
         member.load_state_dict(learner.average)
     errors = ErrorLearner(model, data, config)
@@ -158,4 +213,7 @@ def fitted(episodes: list[Episode], config: WorldConfig, spec: Any, seed: int, l
         fit(errors, config.error_steps, torch_seed(seed, "errors"), label, quiet=True)
         model.denoiser.load_state_dict(errors.average)
     fit(success_learner(model, data), config.success_steps, torch_seed(seed, "success"), label, quiet=True)
+    if isinstance(model, _Retrieving):
+        near = model.geometry.contact(data.obs)
+        model.bank = model.condition(data.obs, data.actions)[near], targets(model, data)[0][near]
     return model
