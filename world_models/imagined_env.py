@@ -1,6 +1,6 @@
 """Imagination as a gymnasium vector environment: the same interface as the real simulator's.
 
-An episode starts from a real start state, takes at most the Spec's horizon, and is truncated as soon
+An episode starts from a real start state, takes at most the horizon, and is truncated as soon
 as the world model's doubt exceeds a limit or a state is not finite. Every random number is a function
 of (episode seed, chunk index), so neither batch size nor order of episodes changes an episode.
 """
@@ -30,6 +30,7 @@ class ImaginedEnv(VectorEnv):
         doubt_limit: doubt (1 = 99th percentile on held-out data) that ends an episode; see
             `WorldModel`. Infinity never ends one.
         success_threshold: probability from which a state counts as success.
+        horizon: steps after which an episode ends; the Spec's by default.
     """
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED}
@@ -42,6 +43,7 @@ class ImaginedEnv(VectorEnv):
         num_envs: int,
         doubt_limit: float = float("inf"),
         success_threshold: float = 0.5,
+        horizon: int | None = None,
     ):
         spec = world.spec
         starts = np.asarray(starts)
@@ -51,6 +53,7 @@ class ImaginedEnv(VectorEnv):
         self.spec, self.world, self.num_envs = spec, world, num_envs
         self.starts = torch.from_numpy(spec.check_obs(starts, "starts"))
         self.doubt_limit, self.success_threshold = doubt_limit, success_threshold
+        self.horizon = horizon or spec.horizon
         low, high = spec.state_range
         self.single_observation_space = gymnasium.spaces.Box(
             np.tile(low, (spec.obs_steps, 1)), np.tile(high, (spec.obs_steps, 1))
@@ -93,13 +96,13 @@ class ImaginedEnv(VectorEnv):
         doubtful = active & sane & (doubt > self.doubt_limit)
         diverged = active & ~sane
         good = active & sane & ~doubtful
-        room = (spec.horizon - self._steps).clamp(max=k)
+        room = (self.horizon - self._steps).clamp(max=k)
         index = torch.arange(k)
         hit = (success > self.success_threshold) & (index < room[:, None]) & good[:, None]
         won = hit.any(-1)
         executed = torch.where(won, hit.int().argmax(-1) + 1, room) * good
         self._steps += executed
-        out_of_time = good & ~won & (self._steps >= spec.horizon)
+        out_of_time = good & ~won & (self._steps >= self.horizon)
 
         # Only what was executed enters the history; a rejected chunk leaves no trace.
         states = torch.where((index < executed[:, None])[..., None], states, 0.0)

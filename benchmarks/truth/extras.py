@@ -33,6 +33,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "warm start": {"warm_start": 2000},
     "five critics": {"critics": 5},
     "no doubt limit": {"doubt_limit": UNGUARDED},
+    "short horizon": {"horizon": 32},
     "radius 1": {"radius": 1.0},
     "radius 3": {"radius": 3.0},
 }

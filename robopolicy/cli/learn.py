@@ -128,6 +128,8 @@ class Steer:
         radius: largest noise element that may be chosen, instead of the preset's; for dsrl and dsrl-na.
         doubt_limit: doubt that ends an imagined episode; by default one that lets a share of the plain
             policy's successes stand ("trust" in the preset).
+        horizon: imagined steps of a practice episode, which then starts anywhere in the recorded ones; by
+            default it starts where they do and takes as long as the task may.
         real: practise in the real simulator instead, the reference that imagination is measured by; for
             dsrl and dsrl-na.
         real_steps: with --real, practice ends before it would take more steps than this.
@@ -145,6 +147,7 @@ class Steer:
     critics: int | None = None
     radius: float | None = None
     doubt_limit: float | None = None
+    horizon: int | None = None
     real: bool = False
     real_steps: int = 20_000
     seed: int = 0
@@ -220,11 +223,12 @@ def _steer_in_imagination(args: Steer, config: SteerConfig | RefineConfig, folde
     from robopolicy.policies.load import load_policy
     from robopolicy.refine.refine import policy_success, refine
     from robopolicy.steering import steer as steering
+    from robopolicy.steering.transitions import everywhere
     from world_models.imagined_env import ImaginedEnv
     from world_models.load import load_world, start_states, world_hash
 
-    if args.doubt_limit is not None:
-        positive(doubt_limit=args.doubt_limit)
+    given_limits = {k: getattr(args, k) for k in ("doubt_limit", "horizon")}
+    positive(**{k: v for k, v in given_limits.items() if v is not None})
     need("world", [folder])
     need("policy", [args.policy])
     world = load_world(folder)
@@ -234,9 +238,9 @@ def _steer_in_imagination(args: Steer, config: SteerConfig | RefineConfig, folde
     practice, exam = start_states(folder)
     batch = min(_VALIDATION_BATCH, config.eval_episodes)
 
-    def imagination(starts: np.ndarray, envs: int, limit: float) -> Imagination:
+    def imagination(starts: np.ndarray, envs: int, limit: float, horizon: int | None = None) -> Imagination:
         # gymnasium means something else by `spec`, so its type hides ours.
-        return cast("Imagination", ImaginedEnv(world, starts, envs, limit))
+        return cast("Imagination", ImaginedEnv(world, starts, envs, limit, horizon=horizon))
 
     exams = (policy, config.eval_episodes, args.seed)
     limit = args.doubt_limit
@@ -244,7 +248,9 @@ def _steer_in_imagination(args: Steer, config: SteerConfig | RefineConfig, folde
         unlimited = imagination(practice, batch, float("inf"))
         limit = steering.trusted_doubt(unlimited, *exams, config.trust)
     judged_in = imagination(exam, batch, limit)
-    given = (policy, lambda n: imagination(practice, n, limit), episodes, args.out)
+    if args.horizon is not None:
+        practice = everywhere(episodes, world.spec.obs_steps)
+    given = (policy, lambda n: imagination(practice, n, limit, args.horizon), episodes, args.out)
     if isinstance(config, RefineConfig):
         validate = policy_success(judged_in, *exams[1:])
         report = refine(*given, config, args.seed, validate, lambda: world_hash(world))

@@ -108,6 +108,12 @@ def _representable(noise: Tensor, kind: str, bound: float) -> Tensor:
     return fits & (noise == noise[:, :1]).flatten(1).all(1) if kind == "repeat" else fits
 
 
+def everywhere(episodes: Sequence[Episode], obs_steps: int) -> np.ndarray:
+    """(M, T, D) what was seen before each action of `episodes`, up to their first success."""
+    ended = [e.until_success() for e in episodes]
+    return np.concatenate([history(e, range(e.length), obs_steps).numpy() for e in ended if e.length])
+
+
 def history(episode: Episode, steps: Sequence[int] | np.ndarray, obs_steps: int) -> Tensor:
     """(C, T, D) what was observed at `steps`; the first state is repeated before the start."""
     index = np.asarray(steps)[:, None] + np.arange(1 - obs_steps, 1)

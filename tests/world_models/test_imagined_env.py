@@ -52,16 +52,17 @@ def test_starts_of_another_shape_are_refused(shape):
         ImaginedEnv(ScriptedWorld(), np.zeros(shape, np.float32), 1)
 
 
-def test_horizon_truncates_without_terminating():
-    env = env_of()
+@pytest.mark.parametrize("horizon", [None, K + 3])
+def test_horizon_truncates_without_terminating(horizon):
+    env, wanted = env_of(horizon=horizon), horizon or SPEC.horizon
     env.reset(seed=[1, 2, 3])
     steps = 0
-    for _ in range(-(-SPEC.horizon // K)):
+    for _ in range(-(-wanted // K)):
         _, _, terminated, truncated, info = env.step(chunk())
         steps += info["executed"]
         assert not terminated.any()
     assert truncated.all()
-    assert steps.tolist() == [SPEC.horizon] * 3
+    assert steps.tolist() == [wanted] * 3
     assert info["reason"] == ["horizon"] * 3
     assert not info["success"].any()
 

@@ -8,7 +8,7 @@ import torch
 
 from robopolicy.checkpoint import read_json
 from robopolicy.cli import main
-from robopolicy.config import SteerMethod
+from robopolicy.config import STEER_PRESETS, SteerMethod
 from robopolicy.policies.load import load_policy
 from robopolicy.refine.config import REFINE_METHODS
 from robopolicy.steering.load import load_steerer
@@ -41,6 +41,12 @@ def test_radius_bounds_the_noise_that_is_chosen(here, tmp_path):
     assert 0 < chosen.abs().max() <= 0.25
 
 
+def test_practice_of_one_chunk_ends_after_every_chunk(here, tmp_path):
+    assert main(f"{STEER} --preset tiny --horizon {LIFT.chunk} --out {tmp_path}/new".split()) == 0
+    rows = read_json(tmp_path / "new/result.json")["rows"]
+    assert {row["ended"] for row in rows} == {STEER_PRESETS["tiny"].dsrl.envs}
+
+
 def test_the_help_of_steer_has_a_line_for_every_method(capsys):
     assert main(["steer", "--help"]) == 0
     lines = [line.strip("│ ") for line in capsys.readouterr().out.splitlines()]
@@ -52,6 +58,7 @@ def test_the_help_of_steer_has_a_line_for_every_method(capsys):
 BAD = {
     "not a method": ("--method x", ["--method", "'dsrl-sac'", *(f"'{m}'" for m in METHODS)]),
     "not for real": ("--method ppo --real", ["method", "dsrl-na", "--real", "ppo"]),
+    "no horizon": ("--horizon 0", ["horizon", "positive", "0"]),
     "no critics": ("--method ppo --critics 3", ["method", "best-of-n", "--critics", "ppo"]),
     "no warm start": ("--method pa-rl --warm-start 9", ["method", "dsrl-na", "--warm-start", "pa-rl"]),
     "unknown preset": ("--method pa-rl --preset fast", ["preset", "quick"]),

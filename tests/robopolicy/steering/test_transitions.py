@@ -11,7 +11,7 @@ from robopolicy.rollout import rollout
 from robopolicy.steering.actors import ActorConfig
 from robopolicy.steering.noise import UniformNoise
 from robopolicy.steering.steerer import NoiseSteerer
-from robopolicy.steering.transitions import recorded_chunks, recorded_transitions
+from robopolicy.steering.transitions import everywhere, recorded_chunks, recorded_transitions
 
 
 def prefill(episodes, noise="repeat", policy=None):
@@ -82,6 +82,15 @@ def test_prefill_recorded_beyond_success_counts_only_to_it():
     )
     for x, y in zip(prefill([won]), prefill([longer]), strict=True):
         assert torch.equal(x, y)
+
+
+def test_everywhere_is_what_was_seen_before_each_action_up_to_success():
+    done = recorded(20, UniformNoise(1.5, repeat=True))
+    seen, t = everywhere(done, SPEC.obs_steps), SPEC.obs_steps
+    assert len(seen) == sum(e.until_success().length for e in done)
+    assert np.array_equal(seen[0], np.repeat(done[0].states[:1], t, 0))
+    last = done[-1].until_success()
+    assert np.array_equal(seen[-1], last.states[-t - 1 : -1])
 
 
 def test_toy_environment_itself_never_acts_after_the_end():
