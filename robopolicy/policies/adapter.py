@@ -7,6 +7,10 @@ on are executed, and only they have noise in our interface. The numbers of the m
 combinations of these: so the noise that comes in determines everything, and normal noise gives the policy as
 it was trained. Merely repeating ours there would not: a policy for Lift lost a fifth or half of its
 successes. Normalisation is LeRobot's own, by the processors saved with the checkpoint.
+
+Flow policies for vision and language (`smolvla`, `pi0`) are told the Spec's task and know one state only: it
+is all of ours. They also want a camera; what they see is black, so only cameras will do that their
+configuration itself calls empty (`empty_cameras`).
 """
 
 from __future__ import annotations
@@ -25,6 +29,8 @@ from lerobot.processor import PolicyProcessorPipeline
 from lerobot.utils.constants import (
     ACTION,
     OBS_ENV_STATE,
+    OBS_IMAGES,
+    OBS_LANGUAGE_TOKENS,
     OBS_STATE,
     POLICY_POSTPROCESSOR_DEFAULT_NAME,
     POLICY_PREPROCESSOR_DEFAULT_NAME,
@@ -71,6 +77,8 @@ class LeRobotPolicy(nn.Module):
         self.spec, self.core, self.before, self.after = spec, core.eval(), before, after
         config: Any = core.config
         self.keys = list(config.input_features)
+        self.cameras = {name: config.input_features[name].shape for name in _empty_cameras(config)}
+        self.state_dim = config.input_features[OBS_STATE].shape[0]
         seen = config.observation_delta_indices
         # Without delta indices LeRobot's batches have no time dimension.
         self.seen = -1 if seen is None else [spec.obs_steps - 1 + i for i in seen]
@@ -78,12 +86,15 @@ class LeRobotPolicy(nn.Module):
         self.register_buffer("spread", _spread(config.action_delta_indices, self.dims, spec))
         for name, bound in zip(("low", "high"), spec.action_range, strict=True):
             self.register_buffer(name, torch.from_numpy(bound))
-        # The statistics are part of the policy, so they are part of its hash.
+        # The statistics are part of the policy, so they are part of its hash; so is what it is told.
         for name, pipeline in (("before", before), ("after", after)):
             for i, step in enumerate(pipeline.steps):
                 for key, value in step.state_dict().items():
                     self.register_buffer(f"{name}_{i}_{key.replace('.', '_')}", value)
-        self._require_noise()
+        batch = self._normalised(torch.zeros(1, spec.obs_steps, spec.state_dim))
+        if OBS_LANGUAGE_TOKENS in batch:
+            self.register_buffer("told", batch[OBS_LANGUAGE_TOKENS])
+        self._require_noise(batch)
 
     def initial(self, seeds: Sequence[int]) -> Carry:
         """This policy has no memory."""
@@ -96,12 +107,14 @@ class LeRobotPolicy(nn.Module):
         return actions.clamp(self.low, self.high), carry
 
     def hash(self) -> str:
-        """sha256 of weights and statistics."""
+        """sha256 of weights, statistics and, where it is told the task, the tokens of that."""
         return tensor_hash(self.state_dict())
 
     def _normalised(self, obs: Tensor) -> dict[str, Any]:
-        n, seen = self.spec.proprio_dim, obs[:, self.seen]
+        n, seen = self.state_dim, obs[:, self.seen]
         parts = {OBS_STATE: seen[..., :n], OBS_ENV_STATE: seen[..., n:]}
+        black = obs.new_zeros(1)
+        parts |= {k: black.expand(*seen.shape[:-1], *shape) for k, shape in self.cameras.items()}
         return self.before({k: parts[k] for k in self.keys} | {"task": [self.spec.task] * len(obs)})
 
     def _predict(self, batch: dict[str, Any], noise: Tensor) -> Tensor:
@@ -110,14 +123,13 @@ class LeRobotPolicy(nn.Module):
         return self.core.predict_action_chunk(batch, noise=whole)
 
     @torch.no_grad()
-    def _require_noise(self) -> None:
+    def _require_noise(self, batch: dict[str, Any]) -> None:
         """Refuses a policy that draws noise of its own, or ignores ours, by trying it out."""
         spec, parameters = self.spec, inspect.signature(self.core.predict_action_chunk).parameters
         takes = "noise" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         wanted = "one whose chunks depend on noise that is given to it"
         if not takes:
             raise BadInput("policy", wanted, f"{self.core.name}, which takes none")
-        batch = self._normalised(torch.zeros(1, spec.obs_steps, spec.state_dim))
         # Normalised zeros are in the middle of what it has seen.
         batch |= {k: torch.zeros_like(batch[k]) for k in self.keys}
         noise = torch.randn(2, 1, spec.chunk, spec.action_dim, generator=torch.Generator().manual_seed(0))
@@ -171,14 +183,17 @@ def open_lerobot(folder: Path, spec: Spec, config: PreTrainedConfig) -> LeRobotP
         if not (folder / f"{name}.json").is_file():
             raise BadInput(f"{folder}/{name}.json", "LeRobot's processor", "no such file")
     config.device = "cpu"
-    with seeded_init(0):  # the weights are replaced at once
-        core = get_policy_class(config.type)(config)
-    load_strict(core, load_tensors(folder / MODEL)[0], f"{folder}/{MODEL}")
+    try:
+        with seeded_init(0):  # the weights are replaced at once
+            core = get_policy_class(config.type)(config)
+    except (ImportError, OSError, ValueError) as e:
+        raise BadInput(where, "a policy that can be built here", e) from e
+    load_strict(core, _with_shared(core, load_tensors(folder / MODEL)[0]), f"{folder}/{MODEL}")
     # A relative path could be taken for a name on the Hub.
     device = {"device_processor": {"device": "cpu"}}
     try:
         both = make_pre_post_processors(config, str(folder.resolve()), preprocessor_overrides=device)
-    except (ValueError, KeyError, TypeError, OSError, SafetensorError) as e:
+    except (ImportError, ValueError, KeyError, TypeError, OSError, SafetensorError) as e:
         raise BadInput(str(folder), "LeRobot's processors", e) from e
     policy = LeRobotPolicy(spec, core, *both)
     spoiled = [k for k, v in policy.named_buffers() if v.is_floating_point() and not v.isfinite().all()]
@@ -187,12 +202,30 @@ def open_lerobot(folder: Path, spec: Spec, config: PreTrainedConfig) -> LeRobotP
     return policy
 
 
+def _with_shared(core: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Adds what LeRobot leaves out of a file because it is another tensor's memory."""
+    own = core.state_dict()
+    saved = {own[k].data_ptr(): t for k, t in tensors.items() if k in own}
+    left_out = [k for k in own.keys() - tensors.keys() if own[k].data_ptr() in saved]
+    return tensors | {k: saved[own[k].data_ptr()] for k in left_out}
+
+
 def check_features(config: PreTrainedConfig, spec: Spec, where: str) -> None:
     """Refuses a configuration whose inputs and outputs are not the Spec's."""
     features = {**(config.input_features or {}), **(config.output_features or {})}
     objects = spec.state_dim - spec.proprio_dim
     sizes = {OBS_STATE: spec.proprio_dim, OBS_ENV_STATE: objects, ACTION: spec.action_dim}
     wanted = {name: (size,) for name, size in sizes.items() if size}
-    got = {name: tuple(feature.shape) for name, feature in features.items()}
+    empty = _empty_cameras(config)
+    if hasattr(config, "empty_cameras"):  # a policy for vision and language, which knows one state only
+        wanted = {OBS_STATE: (spec.state_dim,), ACTION: (spec.action_dim,)}
+        if not empty:
+            raise BadInput(f"{where}:empty_cameras", "at least 1, as we have no pictures", 0)
+    got = {name: tuple(feature.shape) for name, feature in features.items() if name not in empty}
     if got != wanted:
         raise BadInput(f"{where}:features", f"{wanted}", got)
+
+
+def _empty_cameras(config: Any) -> list[str]:
+    """The cameras that LeRobot's configuration itself says are none."""
+    return [f"{OBS_IMAGES}.empty_camera_{i}" for i in range(getattr(config, "empty_cameras", 0))]
