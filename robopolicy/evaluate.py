@@ -47,16 +47,22 @@ class Evaluation:
 
     @property
     def mean_doubt(self) -> float:
-        return float(np.mean(self._doubt))
+        return float(np.mean(np.concatenate([e.doubt for e in self.episodes])))
 
     @property
     def doubtful(self) -> float:
-        """Share of chunks in more doubt than 99% of those that the world model was calibrated on."""
-        return float(np.mean(self._doubt > 1))
+        """Share of chunks in more doubt than 99% of those that the world model was calibrated on.
 
-    @property
-    def _doubt(self) -> np.ndarray:
-        return np.concatenate([e.doubt for e in self.episodes])
+        A chunk at which imagination diverged is one of them: nothing was imagined that could be doubted.
+        """
+        return float(np.mean(np.concatenate([_in_doubt(e) for e in self.episodes])))
+
+
+def _in_doubt(episode: Episode) -> np.ndarray:
+    """(C,) which chunks of an episode are doubtful."""
+    doubtful = episode.doubt > 1
+    doubtful[-1:] |= episode.reason == "diverged"
+    return doubtful
 
 
 def evaluate(

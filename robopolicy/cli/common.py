@@ -160,10 +160,10 @@ def show(result: Result) -> None:
 
     if "policies" in result:
         say(_judged(result))
-        if result.get("ranking"):
-            say(_ranked(result["ranking"]))
         if result.get("refused"):
-            say(f"not to be ranked: {result['refused']}")
+            say(f"refuses to rank these policies: {result['refused']}")
+        elif result.get("ranking"):
+            say(_ranked(result["ranking"]))
         return
     table = Table(title=result["verb"], show_header=False)
     for name, value in result.items():
@@ -183,7 +183,9 @@ def _judged(result: Result) -> Table:
     table = Table(title=result["verb"])
     for heading in ("policy", "success [95%]", "minus first [95%]", "real - imagined", "steps/s"):
         table.add_column(heading, justify="left" if heading == "policy" else "right")
-    differences = {d["second"]: d for d in result["differences"]}
+    # A refusal to rank refuses the comparisons too.
+    compared = [] if result.get("refused") else result["differences"]
+    differences = {d["second"]: d for d in compared if d["first"] == result["policies"][0]["label"]}
     gaps = result["real_minus_imagined"]
     for row in result["policies"]:
         label = row["label"]

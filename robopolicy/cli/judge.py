@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -26,8 +27,8 @@ DOUBTFUL = 0.1
 class Evaluate:
     """Judge policies in the real simulator, on seeds that nothing else uses.
 
-    All run the same seeds, so that their difference is paired. Each --steerer is judged with the policy it
-    was trained for. Next: robopolicy report, or robopolicy deploy.
+    All run the same seeds, so that the difference of any two is paired. Each --steerer is judged with the
+    policy it was trained for. Next: robopolicy report, or robopolicy deploy.
 
     Example: robopolicy evaluate --policy runs/policy --steerer runs/steerer --episodes 100 --out runs/real
 
@@ -192,9 +193,9 @@ def _imagine(args: Imagine) -> Result:
         for label, r in real.items()
         for i in (imagined[label],)
     }
-    ranking = _ranking(list(real.values()), [imagined[label] for label in real])
-    common = {"task": world.spec.task, "world": folder_hash(args.world)}
     refused = refusal(judged["policies"])
+    ranking = {} if refused else _ranking(list(real.values()), [imagined[label] for label in real])
+    common = {"task": world.spec.task, "world": folder_hash(args.world)}
     return {**common, **judged, "real_minus_imagined": gaps, "ranking": ranking, "refused": refused}
 
 
@@ -205,7 +206,8 @@ def refusal(rows: Sequence[Result]) -> str:
         return ""
     return (
         f"the world model does not know what {', '.join(lost)} would meet: more than {DOUBTFUL:.0%} of those "
-        "chunks are in greater doubt than 99% of what it was calibrated on. Collect rollouts, train it again."
+        "chunks diverge, or are in greater doubt than 99% of what it was calibrated on. Collect rollouts, "
+        "train it again."
     )
 
 
@@ -214,11 +216,12 @@ def _judge(env: ChunkEnv, candidates: Sequence[_Candidate], seeds: list[int], wh
     from robopolicy.evaluate import compare, evaluate
 
     done = [(c, evaluate(env, c.policy, c.steerer, seeds, f"{c.label} ({where})")) for c in candidates]
-    first_label, first = done[0][0].label, done[0][1]
     return {
         "policies": [_row(c, e) for c, e in done],
+        # Of all pairs; those with the first policy come first.
         "differences": [
-            {"first": first_label, "second": c.label, **compare(first, e).to_dict()} for c, e in done[1:]
+            {"first": a.label, "second": b.label, **compare(x, y).to_dict()}
+            for (a, x), (b, y) in combinations(done, 2)
         ],
     }
 

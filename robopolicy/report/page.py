@@ -75,7 +75,8 @@ def _context(run: Run) -> dict[str, Any]:
         "result": result,
         "title": f"{str(result.get('task', 'run')).capitalize()}: {' and '.join(run.labels)}",
         "version": dict(_flat(result.get("versions"))).get("robopolicy", "of unknown version"),
-        "verdicts": [_verdict(run, d) for d in run.differences],
+        # Of those against the first policy; the table has them all.
+        "verdicts": [_verdict(run, d) for d in run.differences if d.first == run.differences[0].first],
         "rates": rates,
         "columns": {k: name for k, name in _COLUMNS.items() if any(r[k] is not None for r in rates)},
         "chain": _chain(result),

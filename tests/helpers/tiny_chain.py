@@ -46,6 +46,7 @@ def forge(root: Path) -> None:
     record(root / "other-data", OTHER, 4)
     steps = [
         TRAINED,
+        "train --dataset data --preset tiny --steps 3 --out third",
         "train --dataset other-data --preset tiny --steps 2 --out other",
         "train-world --dataset data --preset tiny --steps 5 --processes 1 --out world",
         "steer --world world --policy policy --dataset data --preset tiny --out steerer",

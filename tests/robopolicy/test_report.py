@@ -271,6 +271,16 @@ def test_folder_of_stages_makes_the_same_figures(tmp_path):
     assert '"lr": 0.5' in page.text
 
 
+def test_verdicts_are_on_the_first_policy_and_the_table_has_every_pair(tmp_path):
+    names, ends = "abc", {"mean": 0.1, "low": 0.05, "high": 0.2}
+    rows = [{"label": n, **wilson(50 + 10 * i, 100).to_dict()} for i, n in enumerate(names)]
+    pairs = [{"first": a, "second": b, **ends} for a, b in ("ab", "ac", "bc")]
+    write(tmp_path, "result.json", {"verb": "evaluate", "policies": rows, "differences": pairs})
+    text = page_of(tmp_path).text
+    assert text.count("succeeds more often than a") == text.count("succeeds more often") == 2
+    assert text.count("paired by seed") == 3
+
+
 def test_curves_of_one_row_are_drawn(run):
     write(run, "curves.json", {"policy": [{"step": 0, "loss": 0.0}], "steer": [{"step": 0, "rate": 0.5}]})
     assert {"Steering", "Policy"} <= set(page_of(run).drawings)

@@ -1,13 +1,21 @@
 """Imagination says which policies it should not be asked about."""
 
+import re
+import shutil
+from itertools import combinations
+
 import numpy as np
 import pytest
+from scripted_world import SPEC, STARTS, ScriptedWorld
+from tiny import tiny_policy
 
-from robopolicy.checkpoint import read_json
+from robopolicy.checkpoint import folder_hash, load_tensors, read_json, save_tensors, seal, write_json
 from robopolicy.cli import main
 from robopolicy.cli.judge import DOUBTFUL, refusal
-from robopolicy.evaluate import Evaluation
+from robopolicy.evaluate import Evaluation, evaluate
 from robopolicy.types import Episode
+from sim.tasks import LIFT
+from world_models.imagined_env import ImaginedEnv
 
 
 def judged(*doubts):
@@ -34,6 +42,11 @@ def test_doubtful_counts_chunks_not_episodes():
     assert judged((0.5, 1.0)).doubtful == 0
 
 
+def test_chunks_at_which_imagination_diverged_are_doubtful():
+    env = ImaginedEnv(ScriptedWorld(broken=True), STARTS, 4)
+    assert evaluate(env, tiny_policy(SPEC), None, range(6), "policy").doubtful == 1
+
+
 def test_policies_that_the_world_model_knows_are_not_refused():
     assert refusal([{"label": "a", "doubtful": 0.0}, {"label": "b", "doubtful": DOUBTFUL}]) == ""
 
@@ -42,6 +55,53 @@ def test_a_policy_in_doubt_is_refused_by_name():
     said = refusal([{"label": "a", "doubtful": 0.0}, {"label": "exploiter", "doubtful": 0.4}])
     assert "exploiter (40%)" in said
     assert "a (" not in said
+
+
+@pytest.fixture
+def three(here, tmp_path):
+    """What gives the arguments of `imagine` for three policies, judged for real too, its doubt scaled."""
+    folders = {name: {"policy": folder_hash(here / name)} for name in ("policy", "third")}
+    folders["steerer"] = {**folders["policy"], "steerer": folder_hash(here / "steerer")}
+    won = {"policy": [1, 1, 1, 0], "third": [1, 1, 0, 0], "steerer": [1, 0, 0, 0]}
+    rows = [
+        {"hashes": hashes, "rate": sum(won[k]) / 4, "outcomes": dict(zip("5678", won[k], strict=True))}
+        for k, hashes in folders.items()
+    ]
+    write_json(tmp_path / "real.json", {"verb": "evaluate", "policies": rows})
+
+    def line(doubt: float) -> list[str]:
+        world = shutil.copytree(here / "world", tmp_path / "world")
+        tensors, _ = load_tensors(world / "model.safetensors")
+        tensors["doubt_scale"] /= doubt
+        save_tensors(world / "model.safetensors", tensors)
+        seal(world, "world", LIFT, ["config.json", "model.safetensors", "starts.safetensors"])
+        given = f"--policy policy third --steerer steerer --real {tmp_path}/real.json --episodes 6"
+        return f"imagine --world {world} {given} --doubt-limit 1e9 --out {tmp_path}/out".split()
+
+    return line
+
+
+@pytest.mark.parametrize("doubt", [1e-3, 1e3])
+def test_imagine_in_doubt_ranks_nothing_and_says_why(three, tmp_path, capsys, doubt):
+    """The same policies in the same world model, but for the scale of its doubt."""
+    assert main(three(doubt)) == 0
+    result, said = read_json(tmp_path / "out/result.json"), capsys.readouterr().out
+    doubtful, verdict = doubt > 1, "can this world model rank these policies?"
+    assert [row["doubtful"] for row in result["policies"]] == [float(doubtful)] * 3
+    assert bool(result["refused"]) is doubtful
+    assert bool(result["ranking"]) is not doubtful
+    assert (verdict in said) is not doubtful
+    assert bool(re.search(r"\[[+-]", said)) is not doubtful, "the interval of a difference"
+    assert (f"refuses to rank these policies: {result['refused']}" in said) is doubtful
+
+
+def test_differences_are_of_all_pairs_those_against_the_first_first(three, tmp_path):
+    assert main(three(1.0)) == 0
+    result = read_json(tmp_path / "out/result.json")
+    rates = {row["label"]: row["rate"] for row in result["policies"]}
+    assert list(combinations(rates, 2)) == [(d["first"], d["second"]) for d in result["differences"]]
+    for d in result["differences"]:
+        assert d["mean"] == pytest.approx(rates[d["second"]] - rates[d["first"]])
 
 
 def test_diagnose_says_what_it_promises(here, tmp_path):
