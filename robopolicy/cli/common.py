@@ -175,6 +175,9 @@ def show(result: Result) -> None:
             table.add_row(name, rate(value))
     table.add_row("out", result["config"]["args"]["out"])
     say(table)
+    if not result.get("helped", True):
+        best, plain_policy = rate(result["best"]), rate(result["prior"])
+        say(f"does not help, as far as these episodes tell: at best {best}, the plain policy {plain_policy}")
 
 
 def _judged(result: Result) -> Table:

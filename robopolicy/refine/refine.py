@@ -21,7 +21,7 @@ from robopolicy.refine.pa_rl import PaRl
 from robopolicy.refine.ppo_gaussian import PpoGaussian
 from robopolicy.rollout import PriorSteerer
 from robopolicy.seeding import torch_seed
-from robopolicy.stats import Rate
+from robopolicy.stats import Rate, difference
 from robopolicy.steering.imagination import ImaginedEnv
 from robopolicy.steering.steer import BestKeeper, data_hash, imagined_success
 from robopolicy.steering.steerer import policy_hash
@@ -81,9 +81,10 @@ def refine(
         world_hash: hash of what `make_env` imagines with.
 
     Returns:
-        Method, imagined success ("prior" of the given policy, "best" with its step, "last"), learning
-        "curve" from step 0 and "rows" (metrics since the last resume), "prefilled" transitions, "hashes"
-        of given policy and world before and after, "hash" of the new policy.
+        Method, imagined success ("prior" of the given policy, "best" with its step, "last"), whether it
+        "helped" (the 95% interval of best minus prior lies above zero), learning "curve" from step 0 and
+        "rows" (metrics since the last resume), "prefilled" transitions, "hashes" of given policy and world
+        before and after, "hash" of the new policy.
 
     Raises:
         BadInput: if `out` already holds an artefact, or one begun with other episodes, settings, policy or
@@ -128,6 +129,7 @@ def refine(
         "prior": prior.to_dict(),
         "best": curve[keeper.best_at],
         "last": curve[-1],
+        "helped": difference(prior, keeper.curve[keeper.best_at][1])[0] > 0,
         "curve": curve,
         "rows": rows,
         "prefilled": learner.prefilled,

@@ -17,7 +17,7 @@ from robopolicy.errors import BadInput, RoboPolicyError
 from robopolicy.protocols import ChunkEnv, Policy, Steerer
 from robopolicy.rollout import PriorSteerer, rollout
 from robopolicy.seeding import episode_seed, torch_seed
-from robopolicy.stats import Rate, wilson
+from robopolicy.stats import Rate, difference, wilson
 from robopolicy.steering.best_of_n import BestOfN
 from robopolicy.steering.dsrl import Dsrl
 from robopolicy.steering.dsrl_na import DsrlNa
@@ -161,9 +161,10 @@ def steer(
         world_hash: hash of what `make_env` imagines with.
 
     Returns:
-        Method, imagined success ("prior", "best" with its step, "last"), learning "curve" (evaluations)
-        and "rows" (metrics since the last resume), "prefilled" transitions, "hashes" of policy and
-        world before and after, "steerer" hash.
+        Method, imagined success ("prior", "best" with its step, "last"), whether it "helped" (the 95%
+        interval of best minus prior lies above zero), learning "curve" (evaluations) and "rows" (metrics
+        since the last resume), "prefilled" transitions, "hashes" of policy and world before and after,
+        "steerer" hash.
 
     Raises:
         BadInput: if `out` already holds a steerer, or one begun with other episodes, settings, policy or
@@ -204,6 +205,7 @@ def steer(
         "prior": prior.to_dict(),
         "best": curve[keeper.best_at],
         "last": curve[-1],
+        "helped": difference(prior, keeper.curve[keeper.best_at][1])[0] > 0,
         "curve": curve,
         "rows": rows,
         "prefilled": learner.prefilled,

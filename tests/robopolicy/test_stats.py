@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robopolicy.errors import BadInput
-from robopolicy.stats import mcnemar, paired, wilson
+from robopolicy.stats import difference, mcnemar, paired, wilson
 
 outcomes = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40)
 
@@ -48,6 +48,28 @@ def test_wilson_narrows_with_more_episodes(successes, more):
 def test_wilson_refuses_impossible_counts(successes, episodes):
     with pytest.raises(BadInput, match="successes"):
         wilson(successes, episodes)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "low", "high"),
+    [
+        # Newcombe (1998), table II, method 10.
+        ((48, 80), (56, 70), 0.0524, 0.3339),
+        ((3, 10), (9, 10), 0.1705, 0.8090),
+        ((0, 29), (5, 56), -0.0381, 0.1926),
+        ((0, 20), (10, 10), 0.6791, 1.0),
+    ],
+)
+def test_difference_matches_published_values(first, second, low, high):
+    assert difference(wilson(*first), wilson(*second)) == pytest.approx((low, high), abs=5e-5)
+
+
+@given(st.integers(0, 40), st.integers(0, 40))
+def test_difference_holds_that_of_the_rates_and_is_antisymmetric(a, b):
+    first, second = wilson(a, 40), wilson(b, 40)
+    low, high = difference(first, second)
+    assert low <= second.rate - first.rate <= high
+    assert difference(second, first) == pytest.approx((-high, -low))
 
 
 @given(st.integers(0, 5), st.integers(0, 5))

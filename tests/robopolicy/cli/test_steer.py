@@ -8,9 +8,11 @@ import torch
 
 from robopolicy.checkpoint import read_json
 from robopolicy.cli import main
+from robopolicy.cli.common import rate, show
 from robopolicy.config import STEER_PRESETS, SteerMethod
 from robopolicy.policies.load import load_policy
 from robopolicy.refine.config import REFINE_METHODS
+from robopolicy.stats import wilson
 from robopolicy.steering.load import load_steerer
 from sim.tasks import LIFT
 
@@ -25,6 +27,21 @@ def test_every_method_of_steering_gives_what_imagining_judges(here, tmp_path, me
     new = f"policy {tmp_path}/new" if method in REFINE_METHODS else f"policy --steerer {tmp_path}/new"
     assert main(f"imagine --world world --policy {new} --episodes 2 --out {tmp_path}/out".split()) == 0
     assert len(read_json(tmp_path / "out/result.json")["policies"]) == 2
+
+
+@pytest.mark.parametrize("method", ["none", "pa-rl"])
+def test_steer_that_did_not_help_says_so(here, tmp_path, capsys, method):
+    assert main(f"{STEER} --preset tiny --method {method} --out {tmp_path}/new".split()) == 0
+    result = read_json(tmp_path / "new/result.json")
+    said = f"does not help, as far as these episodes tell: at best {rate(result['best'])}, the plain policy"
+    assert result["helped"] is False
+    assert f"{said} {rate(result['prior'])}\n" in capsys.readouterr().out
+
+
+def test_show_says_nothing_more_of_what_helped(capsys):
+    judged = {"best": wilson(90, 100).to_dict(), "prior": wilson(10, 100).to_dict()}
+    show({"verb": "steer", "config": {"args": {"out": "s"}}, "helped": True, **judged})
+    assert "does not help" not in capsys.readouterr().out
 
 
 def test_dsrl_by_its_other_name_is_the_same(here, capsys):

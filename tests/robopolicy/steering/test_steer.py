@@ -46,11 +46,23 @@ def test_steer_toy_task_learned_and_policy_unchanged(method, tmp_path):
     result = run(tmp_path / "s", method, LEARNS, policy, world_hash=lambda: "w")
     assert result["prior"]["rate"] < 0.4
     assert result["best"]["rate"] > 0.9
+    assert result["helped"] is True
     assert tensor_hash(policy.state_dict()) == before
     assert result["hashes"]["policy"] == {"before": before, "after": before}
     assert result["hashes"]["world"] == {"before": "w", "after": "w"}
     fresh = rollout(ToyEnv(32), policy, load_steerer(tmp_path / "s", policy), range(900, 964))
     assert sum(e.success for e in fresh) > 0.9 * 64
+
+
+def test_steer_that_learns_nothing_has_not_helped(tmp_path):
+    result = run(tmp_path / "s", "none")
+    assert result["best"]["rate"] == result["prior"]["rate"]
+    assert result["helped"] is False
+
+
+def test_steer_a_little_better_by_chance_has_not_helped(tmp_path):
+    rates = iter([wilson(60, 128), wilson(64, 128), wilson(66, 128)])
+    assert run(tmp_path / "s", "none", validate=lambda steerer: next(rates))["helped"] is False
 
 
 @pytest.mark.parametrize("method", METHODS)
