@@ -6,7 +6,7 @@ import dataclasses
 import multiprocessing
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from world_models.success import SuccessLearner, inputs_used
 from world_models.windows import Windows, split, windows
 
 _INTERRUPTED = 130
+# What a recording's settings say of who acted; see `robopolicy.cli.collect`.
+_MADE_BY = ("source", "expert", "policy", "steerer", "noise", "bound", "where")
 
 
 def train_world(
@@ -47,7 +49,7 @@ def train_world(
         BadInput: if the data is unusable; nothing has been written.
         Interrupted: on Ctrl-C, after saving.
     """
-    spec, train, held_out = _load(datasets, config, seed)
+    spec, train, held_out, origin = _load(datasets, config, seed)
     model = _fresh(spec, config, seed)
     data = windows(train, spec, model.steps)
     fit_statistics(model, data)
@@ -91,6 +93,10 @@ def train_world(
             source: {"episodes": n, "successes": sum(e.success for e in train if e.source == source)}
             for source, n in Counter(e.source for e in train).items()
         },
+        "datasets": [
+            _recipe(folder, [e.success for e, o in zip(train, origin, strict=True) if o == i], len(train))
+            for i, folder in enumerate(datasets)
+        ],
         "windows": len(data),
         "success_from": inputs_used(model),
     }
@@ -109,14 +115,34 @@ def success_learner(model: StateWorldModel, data: Windows) -> SuccessLearner:
     return SuccessLearner(model, data.future, data.mask, data.success, model.config.success_sparsity)
 
 
-def _load(datasets: list[Path], config: WorldConfig, seed: int) -> tuple[Spec, list[Episode], list[Episode]]:
+def _recipe(folder: Path, won: list[bool], total: int) -> dict[str, Any]:
+    """What a dataset gave to the training, whose outcomes were `won`, and who made it."""
+    _, settings = dataset_info(folder)
+    return {
+        "folder": folder.resolve().name,
+        "episodes": len(won),
+        "successes": sum(won),
+        "share": len(won) / total,
+        "made_by": {k: settings[k] for k in _MADE_BY if k in settings},
+    }
+
+
+class _Data(NamedTuple):
+    spec: Spec
+    train: list[Episode]
+    held_out: list[Episode]
+    origin: list[int]  # which dataset each training episode came from
+
+
+def _load(datasets: list[Path], config: WorldConfig, seed: int) -> _Data:
     spec, _ = dataset_info(datasets[0])
     for folder in datasets[1:]:
         spec.require(dataset_info(folder)[0], str(folder))
-    train, held_out = split(load_episodes(datasets), config.held_out, seed)
+    episodes = [(e, i) for i, folder in enumerate(datasets) for e in load_episodes([folder])]
+    train, held_out = split(episodes, config.held_out, seed)
     if not train:
         raise BadInput("episodes", "at least 2", 1)
-    return spec, train, held_out
+    return _Data(spec, [e for e, _ in train], [e for e, _ in held_out], [i for _, i in train])
 
 
 def _fresh(spec: Spec, config: WorldConfig, seed: int) -> StateWorldModel:
@@ -133,7 +159,7 @@ def _train_members(
 ) -> None:
     """Trains some members; runs in a process of its own, so it rebuilds everything from the files."""
     torch.set_num_threads(1)
-    spec, train, _ = _load(datasets, config, seed)
+    spec, train, *_ = _load(datasets, config, seed)
     model = _fresh(spec, config, seed)
     data = windows(train, spec, model.steps)
     fit_statistics(model, data)

@@ -68,7 +68,7 @@ def windows(episodes: Sequence[Episode], spec: Spec, steps: int = 0) -> Windows:
     )
 
 
-def split(episodes: list[Episode], share: float, seed: int) -> tuple[list[Episode], list[Episode]]:
+def split[T](episodes: Sequence[T], share: float, seed: int) -> tuple[list[T], list[T]]:
     """Splits episodes into training and held-out ones."""
     order = stream(seed, "world-split").permutation(len(episodes))
     cut = max(1, round(share * len(episodes)))

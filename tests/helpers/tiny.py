@@ -7,7 +7,7 @@ close. The task is achieved when the hand has risen.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -83,9 +83,9 @@ def episode(spec: Spec, number: int, length: int, success: bool, seed: int = 0) 
     )
 
 
-def write_dataset(root: Path, spec: Spec, episodes: list[Episode]) -> Path:
-    """A finished dataset of `episodes`."""
-    with EpisodeWriter(root, spec, "push the block", {"made": "up"}) as writer:
+def write_dataset(root: Path, spec: Spec, episodes: list[Episode], **settings: Any) -> Path:
+    """A finished dataset of `episodes`, and how they are said to have come about."""
+    with EpisodeWriter(root, spec, "push the block", settings or {"made": "up"}) as writer:
         for e in episodes:
             writer.add(e)
     return root

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny import WORLD, episode, random_episodes, tiny_spec, write_dataset
 
-from robopolicy.checkpoint import tensor_hash
+from robopolicy.checkpoint import read_json, tensor_hash
 from robopolicy.errors import BadInput, Interrupted
 from robopolicy.train import fit, seeded_init
 from world_models.learners import ErrorLearner, MemberLearner
@@ -178,6 +178,32 @@ def test_trained_world_opens_frozen_and_leaves_nothing_behind(world):
     names = {"config.json", "manifest.json", "model.safetensors", "spec.json", "starts.safetensors"}
     assert {p.name for p in out.iterdir()} == names
     assert sum(x["episodes"] for x in report["episodes"].values()) == 10
+
+
+def test_recipe_of_the_data_is_saved_with_the_world(tmp_path):
+    policy = {"source": "noise", "policy": "ab12", "noise": "repeat", "bound": 1.5}
+    expert = {"source": "expert", "expert": "mixed"}
+    given = {
+        "demos": (expert | {"operators": {}}, [episode(SPEC, i, 6, True) for i in range(6)]),
+        "rollouts": (policy | {"seed": 3, "first": 0}, [episode(SPEC, 50 + i, 6, i == 0) for i in range(4)]),
+    }
+    folders = [write_dataset(tmp_path / n, SPEC, episodes, **how) for n, (how, episodes) in given.items()]
+    report = train_world(folders, tmp_path / "world", WORLD, 0, processes=1)
+    demos, rollouts = recipe = report["datasets"]
+    assert [(r["folder"], r["made_by"]) for r in recipe] == [("demos", expert), ("rollouts", policy)]
+    held_out = round(WORLD.held_out * 10)
+    assert demos["successes"] == demos["episodes"]
+    assert rollouts["successes"] <= 1
+    total = sum(r["episodes"] for r in recipe)
+    assert total == 10 - held_out == sum(x["episodes"] for x in report["episodes"].values())
+    assert [r["share"] for r in recipe] == [r["episodes"] / total for r in recipe]
+    assert read_json(tmp_path / "world/config.json")["report"]["datasets"] == recipe
+
+
+def test_dataset_that_does_not_say_who_made_it_has_a_recipe_too(world, dataset):
+    won = sum(x["successes"] for x in world[1]["episodes"].values())
+    counts = {"folder": dataset.name, "episodes": 10, "successes": won, "share": 1.0}
+    assert world[1]["datasets"] == [{**counts, "made_by": {}}]
 
 
 def test_two_processes_give_the_weights_of_one(world, dataset, tmp_path):
