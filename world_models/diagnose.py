@@ -4,7 +4,7 @@
     open_loop   error against the number of chunks imagined, beside "nothing changes" and the linear mean
     onset       does it see a failure begin? Beside the nearest neighbours in the same data
     success     the success head's verdict on imagined states, against what really happened
-    doubt       does doubt rank the true error? How often is it above 1?
+    doubt       does doubt rank the true error, whoever acted? How large is that from low doubt to high?
     action      how much worse the prediction becomes with the actions of another window
 
 No number here replaces a real evaluation: replay agrees on what was recorded, a policy goes elsewhere.
@@ -33,6 +33,7 @@ from world_models.windows import Windows, windows
 _DRAWS = 5  # imagined replays of each episode; their majority counts
 _NEIGHBOURS = 10
 _LARGEST = 4000  # windows; more change no figure
+_DOUBT_BINS = 5
 _ONSET = 0.5  # rise of the share of failing neighbours within one chunk
 
 Step = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -53,7 +54,7 @@ def diagnose(world: StateWorldModel, episodes: Sequence[Episode], seed: int) -> 
     won = np.array([e.success for e in episodes])
     if won.all() or not won.any():
         raise BadInput("episodes", "successes and failures", f"{won.sum()} successes of {len(won)}")
-    generator = Generator().manual_seed(seed)
+    generator, sources = Generator().manual_seed(seed), np.array([e.source for e in episodes])
     data = windows([e.until_success() for e in episodes], world.spec)
     if len(data) > _LARGEST:
         data = data[torch.randperm(len(data), generator=generator)[:_LARGEST].sort().values]
@@ -65,7 +66,7 @@ def diagnose(world: StateWorldModel, episodes: Sequence[Episode], seed: int) -> 
         "open_loop": _open_loop(world, episodes, generator),
         "onset": _onset(world, episodes, generator),
         "success": _confusion(success, data),
-        "doubt": _doubt(world, states, doubt, data),
+        "doubt": _doubt(doubt, chunk_error(world, states, data), sources[data.episode.numpy()]),
         "action": _action(world, states, data, noise, generator),
     }
 
@@ -210,11 +211,22 @@ def _confusion(success: Tensor, data: Windows) -> dict[str, int]:
     return {name: int(which.sum()) for name, which in counts.items()}
 
 
-def _doubt(world: StateWorldModel, states: Tensor, doubt: Tensor, data: Windows) -> dict[str, float]:
-    return {
-        "spearman": rank_correlation(doubt, chunk_error(world, states, data)),
+def _doubt(doubt: Tensor, error: Tensor, source: np.ndarray) -> dict[str, Any]:
+    """Doubt (M,) beside the true error (M,) of the same chunks; by the source (M,) if there are several.
+
+    "error_by_doubt" is the median error of equally many chunks each, from those in least doubt to those in
+    most.
+    """
+    bins = doubt.argsort(stable=True).tensor_split(min(_DOUBT_BINS, len(doubt)))
+    found = {
+        "spearman": rank_correlation(doubt, error),
         "above_1": float((doubt > 1).float().mean()),
+        "error_by_doubt": [float(error[i].median()) for i in bins],
     }
+    parts = {name: torch.from_numpy(source == name) for name in sorted({*source.tolist()})}
+    if len(parts) > 1:
+        found["by_source"] = {name: rank_correlation(doubt[own], error[own]) for name, own in parts.items()}
+    return found
 
 
 def _action(

@@ -1,5 +1,6 @@
 """What is said of a world model follows from what it does: of a perfect one, a blind one, a deaf one."""
 
+import dataclasses
 from typing import cast
 
 import numpy as np
@@ -80,8 +81,77 @@ def test_a_model_in_which_nothing_moves_replays_no_success(recorded):
     assert found["open_loop"]["median_error"]["model"] == found["open_loop"]["median_error"]["no change"]
 
 
-def test_doubt_that_is_the_error_ranks_it(recorded):
-    assert diagnose(known(error=0.1), recorded, 0)["doubt"]["spearman"] > 0.9
+def test_doubt_that_is_the_error_ranks_it_in_every_part_of_the_data(recorded):
+    found = diagnose(known(error=0.1), recorded, 0)["doubt"]
+    assert found["spearman"] > 0.9
+    assert found["by_source"].keys() == {"expert", "random"}
+    assert min(found["by_source"].values()) > 0.9
+    assert len(found["error_by_doubt"]) == 5
+    assert (np.diff(found["error_by_doubt"]) > 0).all()
+
+
+def test_doubt_of_one_source_is_not_told_apart(recorded):
+    alike = [dataclasses.replace(e, source="policy") for e in recorded]
+    found = diagnose(known(error=0.1), alike, 0)["doubt"]
+    assert "by_source" not in found
+    assert found["spearman"] == diagnose(known(error=0.1), recorded, 0)["doubt"]["spearman"]
+
+
+JERK, FALL = 0.05, 0.5
+BLOCK = SPEC.state_dim - 1  # its height
+
+
+def slipping(number: int, lost: bool = False):
+    """The hand rises; in one of three episodes it jerks sideways at some step, and the block falls.
+
+    If these are `lost`, it has fallen before.
+    """
+    rng, e = np.random.default_rng(number), episode(SPEC, number, 10, bool(number % 3))
+    e.states[:] = -0.2
+    e.states[0, 1] = rng.uniform(-0.3, 0.3)
+    e.actions[:, 0], e.actions[:, 2] = 0, 0.06
+    if not e.success:
+        at = rng.integers(10)
+        e.actions[at, 1] = 1.2 * JERK
+        e.states[0 if lost else at + 1 :, BLOCK] -= FALL
+    e.states[1:, :3] = e.states[0, :3] + e.actions.cumsum(0)
+    return e
+
+
+class Slips(Known):
+    """Knows how the hand moves, and what becomes of the block.
+
+    Args:
+        blind: whether it believes that the block stays.
+    """
+
+    def __init__(self, blind: bool = False):
+        super().__init__()
+        fit_statistics(self, windows([slipping(i) for i in range(90)], SPEC, self.steps))
+        self.blind = blind
+
+    def predict(self, obs, actions, noise):
+        states, success, doubt = super().predict(obs, actions, noise)
+        if not self.blind:
+            states[..., BLOCK] -= FALL * (actions[..., 1] > JERK).cumsum(1)
+        return Prediction(states, success, doubt)
+
+
+def onset_of(world, lost: bool = False):
+    return diagnose(cast(StateWorldModel, world), [slipping(i, lost) for i in range(90)], 0)["onset"]
+
+
+def test_onset_is_seen_by_the_exact_model_and_not_by_the_blind_one():
+    exact, blind = onset_of(Slips()), onset_of(Slips(blind=True))
+    assert 0 < exact["onsets"] < exact["windows"]
+    assert exact["auc"] > 0.95
+    assert blind["auc"] == pytest.approx(0.5, abs=0.1)
+    rest = ("onsets", "windows", "auc_of_neighbours")
+    assert [exact[k] for k in rest] == [blind[k] for k in rest]
+
+
+def test_onset_of_failures_that_are_there_from_the_start_is_none():
+    assert onset_of(Slips(), lost=True).keys() == {"onsets", "windows"}
 
 
 def test_confusion_counts_every_step_once(recorded):
