@@ -6,6 +6,7 @@ close. The task is achieved when the hand has risen.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from robopolicy.types import Episode
 
 if TYPE_CHECKING:
     from robopolicy.policies.load import ChunkPolicy
+    from world_models.state import StateWorldModel
 
 POLICY = PolicyConfig(width=32, blocks=1, channels=(16, 32), steps=12, batch_size=16, inference_steps=5)
 WORLD = WorldConfig(
@@ -98,6 +100,24 @@ def tiny_policy(spec: Spec, config: PolicyConfig = POLICY, seed: int = 0) -> Chu
     from robopolicy.policies.train import new_policy
 
     return new_policy(spec, config, PolicyWindows(random_episodes(spec), spec), seed).eval()
+
+
+def tiny_world(spec: Spec, **changes: Any) -> StateWorldModel:
+    """A frozen world model: statistics fitted, networks random."""
+    from robopolicy.train import seeded_init
+    from world_models.load import freeze
+    from world_models.state import StateWorldModel
+    from world_models.statistics import fit_errors, fit_statistics
+    from world_models.windows import windows
+
+    with seeded_init(0):
+        model = StateWorldModel(spec, replace(WORLD, **changes))
+        for net in (*model.members, model.denoiser):
+            torch.nn.init.normal_(net.out.weight, std=0.1)
+    data = windows(random_episodes(spec), spec, model.steps)
+    fit_statistics(model, data)
+    fit_errors(model, data)
+    return freeze(model)
 
 
 def same_episode(a: Episode, b: Episode) -> bool:

@@ -4,13 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import WORLD, normal, random_episodes, tiny_spec
+from tiny import normal, random_episodes, tiny_spec, tiny_world
 
 from robopolicy.protocols import WorldModel
-from robopolicy.train import seeded_init
-from world_models.load import freeze, world_hash
-from world_models.state import StateWorldModel
-from world_models.statistics import fit_errors, fit_statistics
+from world_models.load import world_hash
 from world_models.windows import windows
 
 SPEC = tiny_spec()
@@ -18,19 +15,11 @@ SPEC = tiny_spec()
 
 @pytest.fixture
 def model():
-    """Statistics fitted, networks random."""
     return random_model()
 
 
 def random_model(**changes):
-    with seeded_init(0):
-        model = StateWorldModel(SPEC, replace(WORLD, **changes))
-        for net in (*model.members, model.denoiser):
-            torch.nn.init.normal_(net.out.weight, std=0.1)
-    data = windows(random_episodes(SPEC), SPEC, model.steps)
-    fit_statistics(model, data)
-    fit_errors(model, data)
-    return freeze(model)
+    return tiny_world(SPEC, **changes)
 
 
 def inputs(count: int):

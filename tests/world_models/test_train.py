@@ -149,12 +149,69 @@ def test_calibrated_doubt_is_one_at_its_99th_percentile():
     assert {f"rmse.{f.name}" for f in SPEC.state} < report.keys()
 
 
-def learner_of(kind: str):
+def learner_of(kind: str, **changes):
     model, data = fresh(), windows(random_episodes(SPEC), SPEC)
     if kind == "success":
         return success_learner(model, data)
-    data = training_windows(model)
-    return MemberLearner(model, 1, data, WORLD) if kind == "member" else ErrorLearner(model, data, WORLD)
+    data, config = training_windows(model), dataclasses.replace(WORLD, **changes)
+    return MemberLearner(model, 1, data, config) if kind == "member" else ErrorLearner(model, data, config)
+
+
+def touching_windows(model):
+    """Some of them begin near contact: the hand starts where the block is, and leaves it."""
+    episodes = random_episodes(SPEC)
+    for e in episodes:
+        e.states[:, SPEC.slice_of("block")] = e.states[0, SPEC.slice_of("hand")]
+    return windows(episodes, SPEC, model.steps)
+
+
+def batches(learner, count: int):
+    """The rows that `learner` draws in so many steps."""
+    drawn, loss = [], learner.loss
+    learner.loss = lambda rows, generator: drawn.append(rows) or loss(rows, generator)
+    generator = torch.Generator().manual_seed(0)
+    for i in range(count):
+        learner.step(i, generator)
+    return torch.stack(drawn)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
+def test_contact_share_of_every_batch_begins_near_contact_and_the_rest_anywhere(share):
+    model = fresh()
+    data = touching_windows(model)
+    near = model.geometry.contact(data.obs)
+    learner = MemberLearner(model, 1, data, dataclasses.replace(WORLD, contact_share=share))
+    rows = batches(learner, 60)
+    usual = near[learner.rows].float().mean().item()
+    assert 0.05 < usual < 0.3
+    assert rows.shape == (60, WORLD.batch_size)
+    assert near[rows].sum(1).min() >= share * WORLD.batch_size
+    assert near[rows].float().mean().item() == pytest.approx(share + (1 - share) * usual, abs=0.02)
+    assert set(rows.flatten().tolist()) <= set(learner.rows.tolist())
+
+
+def test_contact_share_of_data_without_contact_is_drawn_from_anywhere():
+    model = fresh()
+    data = touching_windows(model)
+    apart = data[(~model.geometry.contact(data.obs)).nonzero()[:, 0]]
+    rows = batches(MemberLearner(model, 1, apart, dataclasses.replace(WORLD, contact_share=0.5)), 20)
+    assert rows.shape == (20, WORLD.batch_size)
+    assert len(rows.unique()) > 0.9 * (folds(apart, WORLD.members) != 1).sum()
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1, 0.4])
+@pytest.mark.parametrize("kind", ["member", "errors"])
+def test_feature_noise_is_the_share_of_the_spread_that_the_config_says(kind, noise, monkeypatch):
+    learner, rows = learner_of(kind, feature_noise=noise), torch.arange(60)
+    given = []
+    monkeypatch.setattr(learner.net, "loss", lambda *x: given.append(x[kind == "errors"]))
+    for seed in range(20):
+        learner.loss(rows, torch.Generator().manual_seed(seed))
+    gap = torch.stack(given) - learner.cond[rows]
+    assert gap.std().item() == pytest.approx(noise, rel=0.02)
+    assert gap.mean().item() == pytest.approx(0, abs=0.02 * noise)
+    # Features are normalised: their spread is 1.
+    assert learner.cond.std(0).median().item() == pytest.approx(1, rel=0.02)
 
 
 @pytest.mark.parametrize("kind", ["member", "errors", "success"])
