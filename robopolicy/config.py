@@ -58,6 +58,8 @@ class WorldConfig:
         lr: peak learning rate.
         feature_noise: noise on the features while training, as a share of their spread.
         contact_share: share of each batch drawn from windows that begin near contact.
+        coast: how nearly an object must keep its velocity to be said to coast, as a share of the tremor of
+            one at rest; 0 for never.
         residual: how the members' errors are sampled: "diffusion", "gaussian" (a normal distribution by a
             network of the same size) or "none".
         latent: principal components of the errors that are sampled.
@@ -77,6 +79,7 @@ class WorldConfig:
     lr: float = 1e-3
     feature_noise: float = 0.1
     contact_share: float = 0.25
+    coast: float = 0.2
     residual: Literal["diffusion", "gaussian", "none"] = "diffusion"
     latent: int = 24
     error_steps: int = 3000

@@ -33,8 +33,8 @@ class Guess(NamedTuple):
 
     Attributes:
         cond: (B, C) normalised features.
-        members: (E, B, k*D + k*F) what each says.
-        mean: (B, k*D + k*F) their mean.
+        members: (E, B, k*D + k*(F+P)) what each says.
+        mean: (B, k*D + k*(F+P)) their mean.
         spread: (B,) how much the states that they lead to differ, in units of each number's spread.
     """
 
@@ -74,8 +74,9 @@ class StateWorldModel(nn.Module):
         self.steps = max(k for k in range(1, config.stride + 1) if spec.chunk % k == 0)
         self.geometry = Geometry(spec, self.steps)
         self.objects = [spec.slice_of(f.name) for f in spec.objects]
+        self.points = [i for i, f in enumerate(spec.objects) if f.role == "point"]
         self.levels = karras_levels(config.sample_steps)
-        cond, values, flags = self.geometry.dim, self.steps * spec.state_dim, self.steps * len(self.objects)
+        cond, values, flags = self.geometry.dim, self.steps * spec.state_dim, self.steps * self.flags
         self.latent = min(config.latent, values)
         self.members = nn.ModuleList(
             Regressor(cond, values, flags, config.width, config.blocks) for _ in range(config.members)
@@ -114,28 +115,63 @@ class StateWorldModel(nn.Module):
         """(B, k, D) linear mean of the change of everything that moves."""
         return torch.addmm(self.linear[-1], cond, self.linear[:-1]).view(len(cond), self.steps, -1)
 
-    def moves(self, change: Tensor) -> Tensor:
-        """(B, k, F) bool: an object's change (of (B, k, D)) is more than the tremor of one at rest."""
-        sizes = [change[..., part].norm(dim=-1) for part in self.objects]
-        return torch.stack(sizes, -1) > self.still if sizes else change[..., :0] > 0
+    def drift(self, cond: Tensor) -> Tensor:
+        """(B, k, D) change of a state whose numbers all keep the velocity they came with."""
+        dim, past = self.spec.state_dim, self.spec.obs_steps - 1
+        if not past:
+            return cond.new_zeros(len(cond), self.steps, dim)
+        part = slice(dim * past, dim * (past + 1))  # the last change, see `Geometry`
+        velocity = cond[:, part] * self.feature_std[part] + self.feature_mean[part]
+        return velocity[:, None] * torch.arange(1, self.steps + 1)[:, None]
+
+    @property
+    def flags(self) -> int:
+        """How many flags a step has: whether each object moves, and whether each point coasts."""
+        return len(self.objects) + len(self.points)
+
+    def events(self, change: Tensor, cond: Tensor) -> Tensor:
+        """(B, k, F+P) bool flags of a change (B, k, D).
+
+        An object moves if it changes by more than the tremor of one at rest. A point that moves coasts if it
+        keeps its velocity (to a share of that tremor): nothing drives or stops it.
+        """
+        off = change - self.drift(cond)
+        sizes = [change[..., part].norm(dim=-1) > self.still[i] for i, part in enumerate(self.objects)]
+        for i in self.points:
+            away = off[..., self.objects[i]].norm(dim=-1)
+            sizes.append(sizes[i] & (away <= self.config.coast * self.still[i]))
+        return torch.stack(sizes, -1) if sizes else change[..., :0] > 0
+
+    def driven(self, events: Tensor) -> Tensor:
+        """(B, k, F) bool: an object moves and does not coast."""
+        moves, coasts = events[..., : len(self.objects)].clone(), events[..., len(self.objects) :]
+        for at, i in enumerate(self.points):
+            moves[..., i] &= ~coasts[..., at]
+        return moves
 
     def encode(self, change: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
-        """What the regressors learn for changes (B, k, D), and where it is known; (B, k*D + k*F) each."""
-        moves = self.moves(change)
-        known = torch.ones_like(change)
+        """What the regressors learn for changes (B, k, D), and where it is known; (B, k*D + k*(F+P)) each."""
+        events = self.events(change, cond)
+        driven, known = self.driven(events), torch.ones_like(change)
         for i, part in enumerate(self.objects):
-            known[..., part] = moves[..., i : i + 1].float()
+            known[..., part] = driven[..., i : i + 1].float()
         values = (change - self.free(cond)).flatten(1) / self.scale * known.flatten(1)
-        flags = moves.float().flatten(1) * 2 - 1
-        return torch.cat([values, flags], 1), torch.cat([known.flatten(1), torch.ones_like(flags)], 1)
+        asked = torch.ones_like(events)
+        asked[..., len(self.objects) :] = events[..., self.points]  # whether it coasts, if it moves
+        asked, flags = asked.float().flatten(1), events.float().flatten(1) * 2 - 1
+        return torch.cat([values, flags * asked], 1), torch.cat([known.flatten(1), asked], 1)
 
     def decode(self, target: Tensor, cond: Tensor) -> Tensor:
-        """Changes (B, k, D) that values and flags (B, k*D + k*F) stand for; the inverse of `encode`."""
-        n = len(self.scale)
+        """Changes (B, k, D) that values and flags (B, k*D + k*(F+P)) stand for; the inverse of `encode`."""
+        n, count = len(self.scale), len(self.objects)
         change = self.free(cond) + (target[:, :n] * self.scale).view(len(cond), self.steps, -1)
-        moves = (target[:, n:] > 0).view(len(cond), self.steps, -1)
+        events = (target[:, n:] > 0).view(len(cond), self.steps, self.flags)
+        drift = self.drift(cond)
+        for at, i in enumerate(self.points):
+            part, coasts = self.objects[i], events[..., count + at, None]
+            change[..., part] = torch.where(coasts, drift[..., part], change[..., part])
         for i, part in enumerate(self.objects):
-            change[..., part] = change[..., part] * moves[..., i : i + 1]
+            change[..., part] = change[..., part] * events[..., i, None]
         return change
 
     def guess(self, obs: Tensor, actions: Tensor) -> Guess:
@@ -150,7 +186,7 @@ class StateWorldModel(nn.Module):
         return Guess(cond, members, members.mean(0), spread)
 
     def denoiser_condition(self, guess: Guess) -> Tensor:
-        """(B, C + k*D + k*F + 1) what the errors of a guess depend on."""
+        """(B, C + k*D + k*(F+P) + 1) what the errors of a guess depend on."""
         return torch.cat([guess.cond, guess.mean, (guess.spread / self.usual_spread).log1p()[:, None]], 1)
 
     @torch.no_grad()

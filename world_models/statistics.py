@@ -53,15 +53,15 @@ def fit_statistics(model: StateWorldModel, data: Windows) -> None:
 
 
 def _fit_linear(model: StateWorldModel, data: Windows, change: Tensor) -> None:
-    """Ridge regression of each step's change; of an object's, where it moves."""
-    cond = model.condition(data.obs, data.actions).double()
-    cond = torch.cat([cond, torch.ones(len(cond), 1, dtype=torch.float64)], 1)
-    moves = model.moves(change)
+    """Ridge regression of each step's change; of an object's, where it is driven."""
+    cond = model.condition(data.obs, data.actions)
+    driven = model.driven(model.events(change, cond))
+    cond = torch.cat([cond.double(), torch.ones(len(cond), 1, dtype=torch.float64)], 1)
     robot = slice(0, model.spec.proprio_dim)
     linear = torch.zeros(cond.shape[1], model.steps, model.spec.state_dim)
     for k in range(model.steps):
         seen = data.mask[:, k] > 0
-        rows = [seen, *(seen & moves[:, k, i] for i in range(len(model.objects)))]
+        rows = [seen, *(seen & driven[:, k, i] for i in range(len(model.objects)))]
         for part, where in zip([robot, *model.objects], rows, strict=True):
             x, y = cond[where], change[where][:, k, part].double()
             gram = x.T @ x + _RIDGE * max(1, len(x)) * torch.eye(x.shape[1], dtype=torch.float64)

@@ -22,7 +22,7 @@ from robopolicy.types import Episode
 from world_models.learners import ErrorLearner, MemberLearner
 from world_models.state import StateWorldModel
 from world_models.statistics import calibrate, fit_statistics
-from world_models.success import SuccessLearner, inputs_used
+from world_models.success import fit_success, success_learner
 from world_models.windows import Windows, split, windows
 
 _INTERRUPTED = 130
@@ -53,7 +53,7 @@ def train_world(
     model = _fresh(spec, config, seed)
     data = windows(train, spec, model.steps)
     fit_statistics(model, data)
-    learner = success_learner(model, data)  # refuses one-sided data before anything is written
+    success_learner(model, data, False, 1.0)  # refuses one-sided data before anything is written
     out.mkdir(parents=True, exist_ok=True)
 
     groups = [list(range(p, config.members, processes)) for p in range(min(processes, config.members))]
@@ -86,7 +86,7 @@ def train_world(
         errors, config.error_steps, torch_seed(seed, "errors"), "world model's errors", progress, made_with
     )
     model.denoiser.load_state_dict(errors.average)
-    curve = fit(learner, config.success_steps, torch_seed(seed, "success"), "success head")
+    success = fit_success(model, data, torch_seed(seed, "success"))
     report = {
         "held_out": calibrate(model.eval(), windows(held_out, spec), seed),
         "episodes": {
@@ -98,7 +98,8 @@ def train_world(
             for i, folder in enumerate(datasets)
         ],
         "windows": len(data),
-        "success_from": inputs_used(model),
+        "success_from": success["used"],
+        "success_wrong": success["wrong"],
     }
     save_tensors(out / "model.safetensors", model.state_dict())
     starts = torch.from_numpy(np.stack([np.repeat(e.states[:1], spec.obs_steps, 0) for e in train]))
@@ -107,12 +108,7 @@ def train_world(
     seal(out, "world", spec, ["config.json", "model.safetensors", "starts.safetensors"])
     for leftover in (progress, *(out / f"member-{i}.safetensors" for i in range(config.members))):
         leftover.unlink(missing_ok=True)
-    return {**report, "curves": {"members": curves, "errors": error_curve, "success": curve}}
-
-
-def success_learner(model: StateWorldModel, data: Windows) -> SuccessLearner:
-    """What trains the success head of `model` on `data`."""
-    return SuccessLearner(model, data.future, data.mask, data.success, model.config.success_sparsity)
+    return {**report, "curves": {"members": curves, "errors": error_curve, "success": success["curve"]}}
 
 
 def _recipe(folder: Path, won: list[bool], total: int) -> dict[str, Any]:

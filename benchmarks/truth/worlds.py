@@ -15,6 +15,7 @@ policy is steered in it as the unit's was in the full one, and judged in reality
     gaussian ensemble   what the regressors leave open is normal, mean and spread by a like network
     no errors           what they leave open is left out
     chunk at once       all steps of a chunk in one prediction
+    no coasting         what moves freely is predicted by the regressors too
     success from all    the success head may use every number of the state
 
 and with what was tried and is not part of the model:
@@ -37,6 +38,8 @@ from torch import Tensor
 from benchmarks.truth.extras import judged, write_extra
 from benchmarks.truth.unit import Unit, ranked, rate_of, rollouts, study
 from robopolicy.checkpoint import is_sealed, read_json, write_json
+from robopolicy.cli.chain import YOUTH
+from robopolicy.cli.judge import TRUSTED
 from robopolicy.config import STEER_PRESETS, WORLD_PRESETS, WorldConfig
 from robopolicy.data.episodes import load_episodes
 from robopolicy.evaluate import evaluate
@@ -53,7 +56,7 @@ from world_models.learners import ErrorLearner, MemberLearner
 from world_models.load import freeze
 from world_models.state import Guess, StateWorldModel
 from world_models.statistics import calibrate, fit_statistics, targets
-from world_models.train import success_learner
+from world_models.success import fit_success
 from world_models.windows import Windows, split, windows
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -68,11 +71,13 @@ CHANGES: dict[str, dict[str, Any]] = {
     "gaussian ensemble": {"residual": "gaussian"},
     "no errors": {"residual": "none"},
     "chunk at once": {"stride": 1000},
+    "no coasting": {"coast": 0.0},
     "success from all": {"success_sparsity": 0.0},
     "own predictions": {},
     "retrieval": {},
 }
-DATA = ("demos", "rollouts-prior", "rollouts-uniform", "rollouts-repeat", "rollouts-young", "random")
+YOUNG_DATA = tuple(f"rollouts-young-{percent}" for percent in YOUTH)
+DATA = ("demos", "rollouts-prior", "rollouts-uniform", "rollouts-repeat", *YOUNG_DATA, "random")
 FRESH = ("rollouts-fresh", "rollouts-refreshed")
 _EPISODES = 256
 _REIMAGINED = 250  # updates between two looks at where the regressor's own predictions end
@@ -107,14 +112,16 @@ def _variant(unit: Unit, name: str) -> dict[str, Any]:
     torch.set_num_threads(1)
     run, seed = unit.folder, unit.seed
     config = dataclasses.replace(WORLD_PRESETS[unit.preset], **CHANGES[name])
-    folders = [run / f for f in DATA if name != "no young policy" or f != "rollouts-young"]
+    folders = [run / f for f in DATA if name != "no young policy" or f not in YOUNG_DATA]
     train, held_out = split(load_episodes(folders), config.held_out, seed)
     policy = load_policy(run / "policy")
     model = freeze(fitted(chosen(name, train), config, policy.spec, seed, name))
     report = calibrate(model, windows(held_out, policy.spec), seed)
     starts = np.stack([np.repeat(e.states[:1], policy.spec.obs_steps, 0) for e in train])
     seeds = [episode_seed(seed, "imagined", i) for i in range(_EPISODES)]
-    env = cast(ChunkEnv, ImaginedEnv(model, starts, _EPISODES))
+    exam = (policy, _EPISODES, seed)
+    limit = trusted_doubt(cast(Any, ImaginedEnv(model, starts, _EPISODES)), *exam, TRUSTED)
+    env = cast(ChunkEnv, ImaginedEnv(model, starts, _EPISODES, limit))
     imagined = {}
     for label in ranked(run):
         own = label.startswith("policy")
@@ -212,7 +219,7 @@ def fitted(episodes: list[Episode], config: WorldConfig, spec: Any, seed: int, l
     if config.residual != "none":
         fit(errors, config.error_steps, torch_seed(seed, "errors"), label, quiet=True)
         model.denoiser.load_state_dict(errors.average)
-    fit(success_learner(model, data), config.success_steps, torch_seed(seed, "success"), label, quiet=True)
+    fit_success(model, data, torch_seed(seed, "success"), quiet=True)
     if isinstance(model, _Retrieving):
         near = model.geometry.contact(data.obs)
         model.bank = model.condition(data.obs, data.actions)[near], targets(model, data)[0][near]

@@ -32,7 +32,7 @@ class Recipe:
         prior: rollouts of the policy as trained.
         uniform: rollouts with bounded noise, drawn anew for each action.
         repeat: rollouts with one bounded noise vector repeated along the chunk.
-        young: rollouts of the policy after a tenth of its training: it fails in ways of its own.
+        young: rollouts of the policy at each age of `YOUTH`: then it fails in ways of its own.
         random: episodes of aimless actions.
         episodes: real held-out episodes per policy.
         imagined: imagined episodes per policy.
@@ -42,7 +42,7 @@ class Recipe:
     prior: int = 80
     uniform: int = 40
     repeat: int = 80
-    young: int = 60
+    young: int = 30
     random: int = 10
     episodes: int = 150
     imagined: int = 512
@@ -50,9 +50,11 @@ class Recipe:
 
 RECIPES = {
     "quick": Recipe(),
-    "full": Recipe(200, 200, 100, 200, 150, 40, 300, 2048),
-    "tiny": Recipe(6, 3, 2, 3, 2, 2, 3, 8),
+    "full": Recipe(200, 200, 100, 200, 75, 40, 300, 2048),
+    "tiny": Recipe(6, 3, 2, 3, 1, 2, 3, 8),
 }
+# Ages of a policy whose failures the world model learns from too, in per cent of its training.
+YOUTH = (5, 10, 25)
 
 
 def run(args: Demo) -> int:
@@ -64,7 +66,7 @@ def run(args: Demo) -> int:
     recipe = choose("preset", RECIPES, args.preset)
     out = args.out
     demos, world, policy, steerer = (out / n for n in ("demos", "world", "policy", "steerer"))
-    young, tenth = out / "policy-young", -(-POLICY_PRESETS[args.preset].steps // 10)
+    trained, young = POLICY_PRESETS[args.preset].steps, {p: out / f"policy-young-{p}" for p in YOUTH}
     common: dict[str, Any] = {"seed": args.seed}
     parallel: dict[str, Any] = {**common, "processes": args.processes}
 
@@ -75,18 +77,25 @@ def run(args: Demo) -> int:
     stages["collect"] = [data("demos", recipe.demos)]
     stages["train"] = [
         train(Train((demos,), policy, preset=args.preset, **common)),
-        train(Train((demos,), young, preset=args.preset, steps=tenth, **common)),
+        *(
+            train(Train((demos,), folder, preset=args.preset, steps=-(-trained * percent // 100), **common))
+            for percent, folder in young.items()
+        ),
     ]
     # Each source has start states of its own: `first` keeps their seeds apart.
     stages["collect"] += [
         data("rollouts-prior", recipe.prior, 0, policy=policy),
         data("rollouts-uniform", recipe.uniform, 10_000, policy=policy, noise="uniform", bound=2.0),
         data("rollouts-repeat", recipe.repeat, 20_000, policy=policy, noise="repeat"),
-        data("rollouts-young", recipe.young, 60_000, policy=young),
+        *(
+            data(f"rollouts-young-{percent}", recipe.young, 60_000 + 1000 * percent, policy=folder)
+            for percent, folder in young.items()
+        ),
         data("random", recipe.random, 30_000, expert="random"),
     ]
     rollouts = tuple(out / f"rollouts-{n}" for n in ("prior", "uniform", "repeat"))
-    everything = (demos, *rollouts, out / "rollouts-young", out / "random")
+    failures = (*(out / f"rollouts-young-{percent}" for percent in YOUTH), out / "random")
+    everything = (demos, *rollouts, *failures)
     stages["train_world"] = [train_world(TrainWorld(everything, world, preset=args.preset, **parallel))]
     frozen, real_steps = _hashes(policy, world), _real_steps()
     stages["steer"] = [steer(Steer(policy, rollouts, steerer, world, preset=args.preset, **common))]

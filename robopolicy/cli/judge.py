@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _IMAGINED_BATCH = 256
 # Ten times as many doubtful chunks as where doubt was calibrated.
 DOUBTFUL = 0.1
+# Share of the first policy's imagined successes that imagination may doubt no more than.
+TRUSTED = 0.9
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,9 @@ class Imagine:
         steerer: saved steerers of these policies.
         episodes: per policy.
         real: result.json of "robopolicy evaluate" with the same policies.
-        doubt_limit: doubt that ends an episode (1 is the 99th percentile on held-out data).
+        doubt_limit: doubt that ends an episode (1 is the 99th percentile on held-out data); by default the
+            one that lets nine in ten of the first policy's successes stand: what the world model does not
+            know does not count.
         seed: master seed.
     """
 
@@ -80,7 +85,7 @@ class Imagine:
     steerer: tuple[Path, ...] = ()
     episodes: int = 512
     real: Path | None = None
-    doubt_limit: float = 3.0
+    doubt_limit: float | None = None
     seed: int = 0
 
 
@@ -174,17 +179,24 @@ def _evaluate(args: Evaluate) -> Result:
 
 def _imagine(args: Imagine) -> Result:
     from robopolicy.checkpoint import folder_hash
+    from robopolicy.steering.steer import trusted_doubt
     from world_models.imagined_env import ImaginedEnv
     from world_models.load import load_world, start_states
 
-    positive(episodes=args.episodes, doubt_limit=args.doubt_limit)
+    positive(episodes=args.episodes)
+    if args.doubt_limit is not None:
+        positive(doubt_limit=args.doubt_limit)
     need("world", [args.world])
     world = load_world(args.world)
     candidates = _candidates(world.spec, args.policy, args.steerer)
     real = _real_rows(args.real, candidates) if args.real else {}
     # The rows that no steerer practised from.
     _, starts = start_states(args.world)
-    env = ImaginedEnv(world, starts, min(_IMAGINED_BATCH, args.episodes), args.doubt_limit)
+    batch, limit = min(_IMAGINED_BATCH, args.episodes), args.doubt_limit
+    if limit is None:
+        unlimited = cast("ChunkEnv", ImaginedEnv(world, starts, batch))
+        limit = trusted_doubt(unlimited, candidates[0].policy, args.episodes, args.seed, TRUSTED)
+    env = ImaginedEnv(world, starts, batch, limit)
     seeds = _seeds(args.seed, "imagined", args.episodes)
     judged = _judge(cast("ChunkEnv", env), candidates, seeds, "imagined")
     imagined = {row["label"]: row for row in judged["policies"]}
@@ -195,7 +207,8 @@ def _imagine(args: Imagine) -> Result:
     }
     refused = refusal(judged["policies"])
     ranking = {} if refused else _ranking(list(real.values()), [imagined[label] for label in real])
-    common = {"task": world.spec.task, "world": folder_hash(args.world)}
+    common: Result = {"task": world.spec.task, "world": folder_hash(args.world)}
+    common["doubt_limit"] = limit if isfinite(limit) else None
     return {**common, **judged, "real_minus_imagined": gaps, "ranking": ranking, "refused": refused}
 
 

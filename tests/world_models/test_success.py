@@ -1,15 +1,29 @@
 """What success is, learned from states in which other things go along with it."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
-from tiny import WORLD, normal, tiny_spec
+from tiny import WORLD, normal, random_episodes, tiny_spec
 
 from robopolicy.errors import BadInput
 from robopolicy.train import fit, seeded_init
 from world_models.state import StateWorldModel
-from world_models.success import SuccessLearner, inputs_used, shrink_inputs
+from world_models.statistics import fit_statistics
+from world_models.success import (
+    SuccessLearner,
+    about_objects,
+    first_layer,
+    fit_success,
+    inputs_used,
+    judged_wrongly,
+    shrink_inputs,
+)
+from world_models.windows import windows
 
 SPEC = tiny_spec()
+BLOCK = SPEC.slice_of("block")
 RISEN, RAISED = 2, 6  # the height that decides, and one that goes along with it
 GOAL = 0.5
 
@@ -55,6 +69,41 @@ def test_success_head_finds_that_two_points_have_to_meet():
     taught = learner(states, success)
     fit(taught, 3000, 0, "success", quiet=True)
     assert inputs_used(taught.model) == ["hand - block: distance"]
+
+
+def decided_by(number: int):
+    """A model and windows of episodes that succeed where one number of the state is large."""
+    episodes = random_episodes(SPEC)
+    limit = np.median(np.concatenate([e.states[1:, number] for e in episodes]))
+    for e in episodes:
+        e.achieved = e.states[1:, number] > limit
+    with seeded_init(0):
+        model = StateWorldModel(SPEC, replace(WORLD, success_steps=1500))
+    data = windows(episodes, SPEC, model.steps)
+    fit_statistics(model, data)
+    return model, data
+
+
+def test_fit_success_that_is_said_of_objects_never_looks_at_the_robot():
+    model, data = decided_by(BLOCK.start + 1)
+    found = fit_success(model, data, 0, quiet=True)
+    assert found["wrong"] <= 0.1
+    looked_at = first_layer(model).norm(dim=0) > 0
+    assert not (looked_at & (about_objects(model) == 0)).any()
+
+
+def test_fit_success_that_only_the_robot_tells_admits_its_numbers():
+    model, data = decided_by(0)
+    found = fit_success(model, data, 0, quiet=True)
+    assert found["used"][0].startswith("hand")
+    assert found["wrong"] == judged_wrongly(model, data)
+
+
+def test_about_objects_holds_no_name_of_the_robot():
+    model, _ = decided_by(0)
+    names = [*SPEC.state_names, *model.geometry.relation_names]
+    kept = [n for n, a in zip(names, about_objects(model), strict=True) if a]
+    assert kept == list(SPEC.state_names[SPEC.proprio_dim :])  # its only relations are with the hand
 
 
 def test_success_learner_draws_half_of_each_batch_from_around_the_change():

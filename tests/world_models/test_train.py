@@ -16,7 +16,8 @@ from world_models.learners import ErrorLearner, MemberLearner
 from world_models.load import load_world, world_hash
 from world_models.state import StateWorldModel
 from world_models.statistics import calibrate, fit_errors, fit_statistics, folds, targets
-from world_models.train import success_learner, train_world
+from world_models.success import success_learner
+from world_models.train import train_world
 from world_models.windows import split, windows
 
 SPEC = tiny_spec()
@@ -152,7 +153,7 @@ def test_calibrated_doubt_is_one_at_its_99th_percentile():
 def learner_of(kind: str, **changes):
     model, data = fresh(), windows(random_episodes(SPEC), SPEC)
     if kind == "success":
-        return success_learner(model, data)
+        return success_learner(model, data, False, 1.0)
     data, config = training_windows(model), dataclasses.replace(WORLD, **changes)
     return MemberLearner(model, 1, data, config) if kind == "member" else ErrorLearner(model, data, config)
 

@@ -62,23 +62,6 @@ def test_imagining_compares_and_measures_the_gap(here, tmp_path, capsys):
     assert "steerer" in capsys.readouterr().out
 
 
-def test_imagining_three_policies_says_whether_they_can_be_ranked(here, tmp_path, capsys):
-    hashes = [{"policy": folder_hash(here / name)} for name in ("policy", "third")]
-    hashes.append({**hashes[0], "steerer": folder_hash(here / "steerer")})
-    outcomes = ([True, True, False], [True, False, False], [False, False, False])
-    rows = [
-        {"hashes": h, "rate": sum(o) / 3, "outcomes": dict(zip("789", o, strict=True))}
-        for h, o in zip(hashes, outcomes, strict=True)
-    ]
-    write_json(tmp_path / "real.json", {"verb": "evaluate", "policies": rows})
-    line = f"--episodes 6 --real {tmp_path}/real.json --out {tmp_path}/out"
-    assert main(f"imagine --world world --policy policy third --steerer steerer {line}".split()) == 0
-    ranking = read_json(tmp_path / "out/result.json")["ranking"]
-    assert ranking["policies"] == 3
-    assert ranking["verdict"] in ("yes", "no", "cannot tell")
-    assert "can this world model rank these policies?" in capsys.readouterr().out
-
-
 @pytest.mark.slow
 def test_collecting_goes_on_where_it_stopped(tmp_path, capsys, monkeypatch):
     """In the real simulator, with aimless actions; a kill after the first episode."""

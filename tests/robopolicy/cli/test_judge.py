@@ -90,6 +90,7 @@ def test_imagine_in_doubt_ranks_nothing_and_says_why(three, tmp_path, capsys, do
     assert [row["doubtful"] for row in result["policies"]] == [float(doubtful)] * 3
     assert bool(result["refused"]) is doubtful
     assert bool(result["ranking"]) is not doubtful
+    assert doubtful or result["ranking"]["verdict"] in ("yes", "no", "cannot tell")
     assert (verdict in said) is not doubtful
     assert bool(re.search(r"\[[+-]", said)) is not doubtful, "the interval of a difference"
     assert (f"refuses to rank these policies: {result['refused']}" in said) is doubtful
@@ -108,3 +109,12 @@ def test_diagnose_says_what_it_promises(here, tmp_path):
     assert main(f"diagnose --world world --dataset data --out {tmp_path}/new".split()) == 0
     result = read_json(tmp_path / "new/result.json")
     assert {"failures_as_failures", "successes_as_successes", "doubt_spearman"} <= set(result)
+
+
+def test_imagining_by_default_counts_only_what_the_world_model_knows(here, tmp_path):
+    """Nine in ten of the plain policy's successes stand; what is doubted more is none."""
+    for name, limit in {"default": "", "any": "--doubt-limit 1e9"}.items():
+        assert main(f"imagine --world world --policy policy {limit} --out {tmp_path}/{name}".split()) == 0
+    default, anything = (read_json(tmp_path / f"{name}/result.json") for name in ("default", "any"))
+    assert 0 < default["doubt_limit"] < anything["doubt_limit"] == 1e9
+    assert default["policies"][0]["successes"] < anything["policies"][0]["successes"]
