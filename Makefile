@@ -67,9 +67,9 @@ bench: setup
 # Hours on two cores; what is finished is skipped.
 bench-truth: setup
 	$(BIN)/python -m benchmarks.truth --runs $(TRUTH)
-	$(BIN)/python -m benchmarks.truth --runs $(TRUTH) --what reference --seeds 34
-	$(BIN)/python -m benchmarks.truth --runs $(TRUTH) --what steering --seeds 34 --tasks $(PARTS)
-	$(BIN)/python -m benchmarks.truth --runs $(TRUTH) --what worlds --seeds 34 --tasks $(PARTS)
+	$(BIN)/python -m benchmarks.truth --runs $(TRUTH) --what reference --seeds 37
+	$(BIN)/python -m benchmarks.truth --runs $(TRUTH) --what steering --seeds 37 --tasks $(PARTS)
+	$(BIN)/python -m benchmarks.truth --runs $(TRUTH) --what worlds --seeds 37 --tasks $(PARTS)
 	$(BIN)/python -m benchmarks.truth --summary
 	$(BIN)/python -m benchmarks.readme
 

@@ -1,6 +1,6 @@
 """One world model for several tasks of the same robot against one for each, on the data of finished units.
 
-    python -m benchmarks.multi_task --runs runs/truth --units push-34 coffee-pull-34 soccer-34
+    python -m benchmarks.multi_task --runs runs/truth --units push-37 coffee-pull-37 soccer-37
 
 The states get a number per task that is 1 for the task at hand. Every world model is asked about the same
 fresh real episodes; see `world_models.diagnose`.

@@ -106,6 +106,9 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         "kinds": _table(tables.by_kind),
         "seeds": _table(tables.by_seed),
         "ranking": _table(tables.ranking),
+        "before": lambda: tables.before(
+            [read_json(path) for path in sorted((RESULTS / "truth-development").glob("*.json"))]
+        ),
         "steering": _table(tables.steering),
         "world": _table(tables.world),
     },

@@ -67,6 +67,7 @@ class WorldConfig:
         sample_steps: Euler steps of the sampler.
         success_steps: updates of the success head.
         success_sparsity: how hard it is for a number of the state to be used by the success head.
+        objects_first: success is read from objects alone if that does.
         held_out: share of episodes kept for calibration.
     """
 
@@ -86,6 +87,7 @@ class WorldConfig:
     sample_steps: int = 4
     success_steps: int = 3000
     success_sparsity: float = 1.0
+    objects_first: bool = True
     held_out: float = 0.1
 
     def __post_init__(self) -> None:

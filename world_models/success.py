@@ -43,7 +43,7 @@ def fit_success(model: StateWorldModel, data: Windows, seed: int, quiet: bool = 
     rungs = _RUNGS if config.success_sparsity else ((False, 0.0),)
     tried: list[tuple[float, dict[str, Tensor], list[dict[str, float]]]] = []
     for objects_only, share in rungs:
-        if objects_only and not model.spec.objects:
+        if objects_only and not (config.objects_first and model.spec.objects):
             continue
         model.success_head.load_state_dict(begun)
         learner = success_learner(model, data, objects_only, share * config.success_sparsity)

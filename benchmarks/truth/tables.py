@@ -152,6 +152,19 @@ def ranking(truth: Row) -> str:
     return _text(lines)
 
 
+def before(units: Sequence[Row]) -> str:
+    """How true imagination was in single units, from their own results."""
+    lines = _head(
+        "task", "seed", "Pearson", "MMRV", "mean absolute gap", "failures, successes replayed as such"
+    )
+    for u in units:
+        r, replay = u["ranking"], u["trust"]["replay"]
+        cells = (_within(r[m]["value"], (r[m]["low"], r[m]["high"])) for m in ("pearson", "mmrv", "gap"))
+        failures, successes = (replay[f"{x}_as_{x}"]["rate"] for x in ("failures", "successes"))
+        lines.append(_row(u["task"], u["seed"], *cells, f"{failures:.0%}, {successes:.0%}"))
+    return _text(lines)
+
+
 def rate(row: Row) -> str:
     """A rate with its interval."""
     return f"{row['rate']:.1%} [{row['low']:.1%}, {row['high']:.1%}]"
