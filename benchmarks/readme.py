@@ -19,6 +19,7 @@ from robopolicy.checkpoint import read_json
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+SENSITIVITY = RESULTS / "sensitivity.json"
 PICTURE = ROOT / "docs" / "figures" / "result.png"
 
 Row = Mapping[str, Any]
@@ -108,6 +109,9 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         "ranking": _table(tables.ranking),
         "before": lambda: tables.before(
             [read_json(path) for path in sorted((RESULTS / "truth-development").glob("*.json"))]
+        ),
+        "sensitivity": lambda: tables.sensitivity(
+            read_json(SENSITIVITY)["units"] if SENSITIVITY.is_file() else {}
         ),
         "steering": _table(tables.steering),
         "world": _table(tables.world),

@@ -152,6 +152,18 @@ def ranking(truth: Row) -> str:
     return _text(lines)
 
 
+def sensitivity(units: Mapping[str, Row]) -> str:
+    """How often reality itself repeats what was recorded; `benchmarks.sensitivity`."""
+    if not units:
+        return "Not run yet.\n"
+    offs = list(next(iter(units.values())))
+    lines = _head("unit: failures, successes that end as before", *(f"{off} off" for off in offs))
+    for name, row in units.items():
+        cells = (", ".join(f"{kind['rate']:.0%}" for kind in row[off].values()) for off in offs)
+        lines.append(_row(name, *cells))
+    return _text(lines)
+
+
 def before(units: Sequence[Row]) -> str:
     """How true imagination was in single units, from their own results."""
     lines = _head(
