@@ -30,13 +30,13 @@ OFF_MM = (0.0, 1.0, 2.0, 4.0)
 
 
 def main() -> None:
-    """Replays the fresh episodes of finished units and writes one results file; units found before stay."""
+    """Replays the fresh episodes of finished units and writes one results file; those it holds already are skipped."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=Path, required=True, help="folder of the study's runs")
     parser.add_argument("--units", nargs="+", required=True)
     args = parser.parse_args()
     found: dict[str, Any] = read_json(RESULTS)["units"] if RESULTS.is_file() else {}
-    for name in args.units:
+    for name in (n for n in args.units if n not in found):
         task = find_task(name.rsplit("-", 1)[0])
         env = task.make(0)
         episodes = load_episodes([args.runs / name / "rollouts-fresh"])
