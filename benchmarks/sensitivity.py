@@ -30,7 +30,7 @@ OFF_MM = (0.0, 1.0, 2.0, 4.0)
 
 
 def main() -> None:
-    """Replays the fresh episodes of finished units and writes one results file; those it holds already are skipped."""
+    """Replays fresh episodes of units; those that the results file holds already are skipped."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=Path, required=True, help="folder of the study's runs")
     parser.add_argument("--units", nargs="+", required=True)
