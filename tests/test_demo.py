@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 RATE = {"successes", "episodes", "rate", "low", "high"}
 SECONDS = {"setup", "collect", "train", "train_world", "steer", "evaluate", "total"}
@@ -19,7 +19,7 @@ def demo(out: Path) -> subprocess.CompletedProcess:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-m", "robopolicy.cli", "demo", "--preset", "tiny", "--refresh", "3"]
     return subprocess.run(
-        [*command, "--out", str(out)], env=env, capture_output=True, text=True, timeout=290, check=False
+        [*command, "--out", str(out)], env=env, capture_output=True, text=True, timeout=580, check=False
     )
 
 
