@@ -67,10 +67,10 @@ bench: setup
 # Hours on two cores; what is finished is skipped.
 bench-truth: setup
 	$(BIN)/python -m benchmarks.truth --runs $(TRUTH)
-	$(BIN)/python -m benchmarks.truth --runs $(TRUTH) --what reference --seeds 37
-	$(BIN)/python -m benchmarks.truth --runs $(TRUTH) --what steering --seeds 37 --tasks $(PARTS)
-	$(BIN)/python -m benchmarks.truth --runs $(TRUTH) --what worlds --seeds 37 --tasks $(PARTS)
-	$(BIN)/python -m benchmarks.sensitivity --runs $(TRUTH) --units soccer-37 lever-pull-37
+	$(BIN)/python -m benchmarks.truth --runs $(TRUTH) --what reference --seeds 38
+	$(BIN)/python -m benchmarks.truth --runs $(TRUTH) --what steering --seeds 38 --tasks $(PARTS)
+	$(BIN)/python -m benchmarks.truth --runs $(TRUTH) --what worlds --seeds 38 --tasks $(PARTS)
+	$(BIN)/python -m benchmarks.sensitivity --runs $(TRUTH) --units soccer-38 lever-pull-38
 	$(BIN)/python -m benchmarks.truth --summary
 	$(BIN)/python -m benchmarks.readme
 

@@ -1,6 +1,6 @@
 """One world model for several tasks of the same robot against one for each, on the data of finished units.
 
-    python -m benchmarks.multi_task --runs runs/truth --units push-37 coffee-pull-37 soccer-37
+    python -m benchmarks.multi_task --runs runs/truth --units push-38 coffee-pull-38 soccer-38
 
 The states get a number per task that is 1 for the task at hand. Every world model is asked about the same
 fresh real episodes; see `world_models.diagnose`.

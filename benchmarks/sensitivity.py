@@ -1,6 +1,6 @@
 """How far reality repeats itself: recorded actions replayed in it, the first one off by millimetres.
 
-    python -m benchmarks.sensitivity --runs runs/truth --units soccer-37 lever-pull-37
+    python -m benchmarks.sensitivity --runs runs/truth --units soccer-38 lever-pull-38
 
 A world model that is off by so much cannot do better at telling recorded failures from successes, whatever
 else it knows: see "replay" in `world_models.diagnose`.

@@ -60,6 +60,7 @@ class WorldConfig:
         contact_share: share of each batch drawn from windows that begin near contact.
         coast: how nearly an object must keep its velocity to be said to coast, as a share of the tremor of
             one at rest; 0 for never.
+        carry: the same for an object that is said to be carried by the hand.
         residual: how the members' errors are sampled: "diffusion", "gaussian" (a normal distribution by a
             network of the same size) or "none".
         latent: principal components of the errors that are sampled.
@@ -81,6 +82,7 @@ class WorldConfig:
     feature_noise: float = 0.1
     contact_share: float = 0.25
     coast: float = 0.2
+    carry: float = 1.0
     residual: Literal["diffusion", "gaussian", "none"] = "diffusion"
     latent: int = 24
     error_steps: int = 3000

@@ -33,8 +33,8 @@ class Guess(NamedTuple):
 
     Attributes:
         cond: (B, C) normalised features.
-        members: (E, B, k*D + k*(F+P)) what each says.
-        mean: (B, k*D + k*(F+P)) their mean.
+        members: (E, B, k*D + k*(F+2P)) what each says.
+        mean: (B, k*D + k*(F+2P)) their mean.
         spread: (B,) how much the states that they lead to differ, in units of each number's spread.
     """
 
@@ -75,6 +75,7 @@ class StateWorldModel(nn.Module):
         self.geometry = Geometry(spec, self.steps)
         self.objects = [spec.slice_of(f.name) for f in spec.objects]
         self.points = [i for i, f in enumerate(spec.objects) if f.role == "point"]
+        self.hand = next((spec.slice_of(f.name) for f in spec.proprio if f.role == "point"), None)
         self.levels = karras_levels(config.sample_steps)
         cond, values, flags = self.geometry.dim, self.steps * spec.state_dim, self.steps * self.flags
         self.latent = min(config.latent, values)
@@ -126,50 +127,64 @@ class StateWorldModel(nn.Module):
 
     @property
     def flags(self) -> int:
-        """How many flags a step has: whether each object moves, and whether each point coasts."""
-        return len(self.objects) + len(self.points)
+        """How many flags a step has: whether each object moves, whether each point coasts or is carried."""
+        return len(self.objects) + 2 * len(self.points)
+
+    def courses(self, change: Tensor, cond: Tensor) -> Tensor:
+        """(B, k, 2P, 3) how points would change that coast, then those that the hand carries.
+
+        Args:
+            change: (B, k, D), of which only the hand's is looked at.
+            cond: (B, C).
+        """
+        drift = self.drift(cond)
+        coasting = [drift[..., self.objects[i]] for i in self.points]
+        carried = [change[..., self.hand] if self.hand else drift[..., self.objects[i]] for i in self.points]
+        return torch.stack([*coasting, *carried], 2) if self.points else change[..., None, :0]
 
     def events(self, change: Tensor, cond: Tensor) -> Tensor:
-        """(B, k, F+P) bool flags of a change (B, k, D).
+        """(B, k, F+2P) bool flags of a change (B, k, D).
 
         An object moves if it changes by more than the tremor of one at rest. A point that moves coasts if it
-        keeps its velocity (to a share of that tremor): nothing drives or stops it.
+        keeps its velocity, and is carried if it goes where the hand goes, to a share of that tremor.
         """
-        off = change - self.drift(cond)
-        sizes = [change[..., part].norm(dim=-1) > self.still[i] for i, part in enumerate(self.objects)]
-        for i in self.points:
-            away = off[..., self.objects[i]].norm(dim=-1)
-            sizes.append(sizes[i] & (away <= self.config.coast * self.still[i]))
-        return torch.stack(sizes, -1) if sizes else change[..., :0] > 0
+        flags = [change[..., part].norm(dim=-1) > self.still[i] for i, part in enumerate(self.objects)]
+        courses, count = self.courses(change, cond), len(self.points)
+        for at in range(2 * count):
+            i, share = self.points[at % count], self.config.coast if at < count else self.config.carry
+            away = (change[..., self.objects[i]] - courses[:, :, at]).norm(dim=-1)
+            flags.append(flags[i] & (away <= share * self.still[i]))
+        return torch.stack(flags, -1) if flags else change[..., :0] > 0
 
     def driven(self, events: Tensor) -> Tensor:
-        """(B, k, F) bool: an object moves and does not coast."""
-        moves, coasts = events[..., : len(self.objects)].clone(), events[..., len(self.objects) :]
-        for at, i in enumerate(self.points):
-            moves[..., i] &= ~coasts[..., at]
+        """(B, k, F) bool: an object moves, and neither coasts nor is carried."""
+        count, points = len(self.objects), len(self.points)
+        moves = events[..., :count].clone()
+        for at in range(2 * points):
+            moves[..., self.points[at % points]] &= ~events[..., count + at]
         return moves
 
     def encode(self, change: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
-        """What the regressors learn for changes (B, k, D), and where it is known; (B, k*D + k*(F+P)) each."""
+        """What the regressors learn for changes (B, k, D) and where it is known, (B, k*D + k*(F+2P)) each."""
         events = self.events(change, cond)
         driven, known = self.driven(events), torch.ones_like(change)
         for i, part in enumerate(self.objects):
             known[..., part] = driven[..., i : i + 1].float()
         values = (change - self.free(cond)).flatten(1) / self.scale * known.flatten(1)
         asked = torch.ones_like(events)
-        asked[..., len(self.objects) :] = events[..., self.points]  # whether it coasts, if it moves
+        asked[..., len(self.objects) :] = events[..., self.points * 2]  # how it moves, if it does
         asked, flags = asked.float().flatten(1), events.float().flatten(1) * 2 - 1
         return torch.cat([values, flags * asked], 1), torch.cat([known.flatten(1), asked], 1)
 
     def decode(self, target: Tensor, cond: Tensor) -> Tensor:
-        """Changes (B, k, D) that values and flags (B, k*D + k*(F+P)) stand for; the inverse of `encode`."""
+        """Changes (B, k, D) that values and flags (B, k*D + k*(F+2P)) stand for; the inverse of `encode`."""
         n, count = len(self.scale), len(self.objects)
         change = self.free(cond) + (target[:, :n] * self.scale).view(len(cond), self.steps, -1)
         events = (target[:, n:] > 0).view(len(cond), self.steps, self.flags)
-        drift = self.drift(cond)
-        for at, i in enumerate(self.points):
-            part, coasts = self.objects[i], events[..., count + at, None]
-            change[..., part] = torch.where(coasts, drift[..., part], change[..., part])
+        courses, points = self.courses(change, cond), len(self.points)
+        for at in range(2 * points):
+            part, follows = self.objects[self.points[at % points]], events[..., count + at, None]
+            change[..., part] = torch.where(follows, courses[:, :, at], change[..., part])
         for i, part in enumerate(self.objects):
             change[..., part] = change[..., part] * events[..., i, None]
         return change
@@ -186,7 +201,7 @@ class StateWorldModel(nn.Module):
         return Guess(cond, members, members.mean(0), spread)
 
     def denoiser_condition(self, guess: Guess) -> Tensor:
-        """(B, C + k*D + k*(F+P) + 1) what the errors of a guess depend on."""
+        """(B, C + k*D + k*(F+2P) + 1) what the errors of a guess depend on."""
         return torch.cat([guess.cond, guess.mean, (guess.spread / self.usual_spread).log1p()[:, None]], 1)
 
     @torch.no_grad()

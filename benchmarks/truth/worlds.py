@@ -16,6 +16,7 @@ policy is steered in it as the unit's was in the full one, and judged in reality
     no errors           what they leave open is left out
     chunk at once       all steps of a chunk in one prediction
     no coasting         what moves freely is predicted by the regressors too
+    no carrying         what the hand holds is predicted by the regressors too
     robot tells success the success head may use the robot's numbers at once
     success from all    the success head may use every number of the state
 
@@ -73,6 +74,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "no errors": {"residual": "none"},
     "chunk at once": {"stride": 1000},
     "no coasting": {"coast": 0.0},
+    "no carrying": {"carry": 0.0},
     "robot tells success": {"objects_first": False},
     "success from all": {"success_sparsity": 0.0},
     "own predictions": {},

@@ -55,30 +55,32 @@ def test_decode_leaves_an_object_that_does_not_move_exactly_where_it_is(model):
     hidden = known[:8, :n].view(8, model.steps, -1)
     assert hidden[..., : block.start].all()
     assert not hidden[..., block].any()
-    moves, coasts = known[:, n:].view(16, model.steps, -1).unbind(-1)
+    moves, *how = known[:, n:].view(16, model.steps, -1).unbind(-1)
     assert moves.all()
-    assert torch.equal(coasts, (change[..., block].norm(dim=-1) > model.still[0]).float())  # if it moves
+    for asked in how:  # if it moves
+        assert torch.equal(asked, (change[..., block].norm(dim=-1) > model.still[0]).float())
     target[:8, :n] = torch.where(known[:8, :n] > 0, target[:8, :n], 1e3)  # nobody looks at it
     again = model.decode(target, cond)
     assert (again[:8, :, block] == 0).all()
     assert torch.allclose(again, change, atol=1e-4)
 
 
-def test_decode_keeps_the_velocity_of_a_point_that_coasts_exactly(model):
+@pytest.mark.parametrize("way", ["coasts", "carried"])
+def test_decode_of_a_point_that_coasts_or_is_carried_is_exact(model, way):
     data, _ = some_steps(model, 16)
-    block, n = SPEC.slice_of("block"), model.steps * SPEC.state_dim
+    block, hand, n = SPEC.slice_of("block"), SPEC.slice_of("hand"), model.steps * SPEC.state_dim
     data.obs[:, -1, block] += 0.1 * normal(16, 3, seed=1)
     cond = model.condition(data.obs, data.actions)
     change = 0.1 * normal(16, model.steps, SPEC.state_dim)
-    change[:8, :, block] = model.drift(cond)[:8, :, block]
-    velocity = data.obs[:8, -1, block] - data.obs[:8, -2, block]
-    assert torch.allclose(change[:8, -1, block], model.steps * velocity, atol=1e-5)
+    change[:8, :, block] = (model.drift(cond)[..., block] if way == "coasts" else change[..., hand])[:8]
+    velocity = data.obs[:, -1, block] - data.obs[:, -2, block]
+    assert torch.allclose(model.drift(cond)[:, -1, block], model.steps * velocity, atol=1e-5)
     target, known = model.encode(change, cond)
-    hidden = known[:8, :n].view(8, model.steps, -1)[..., block]
-    assert not hidden.any()
-    target[:8, :n] = 1e3  # nobody looks at it
-    again = model.decode(target, cond)[:8, :, block]
-    assert torch.equal(again, change[:8, :, block])
+    hidden = torch.zeros(16, model.steps, SPEC.state_dim, dtype=torch.bool)
+    hidden[:8, :, block] = True
+    assert not known[:, :n].view(hidden.shape)[hidden].any()
+    target[:, :n] = torch.where(hidden.flatten(1), 1e3, target[:, :n])  # nobody looks at it
+    assert torch.allclose(model.decode(target, cond)[:8, :, block], change[:8, :, block], atol=1e-5)
 
 
 @pytest.mark.parametrize(("stride", "steps"), [(1, 1), (2, 2), (3, 2), (4, 4), (9, 4)])
