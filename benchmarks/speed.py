@@ -2,17 +2,19 @@
 
     python -m benchmarks.speed
 
-Both sides use the same number of processes, one thread each, and act with the same policy. Speed does
-not depend on how well a network is trained, so the networks are of the `quick` preset, untrained.
+All sides use the same number of processes, one thread each, and act with the same policy. Ours is the same
+simulator with the control step of `sim.control`. Speed does not depend on how well a network is trained, so
+the networks are of the `quick` preset, untrained.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 import time
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,7 +28,8 @@ from robopolicy.protocols import ChunkEnv
 from robopolicy.results import hardware, versions
 from robopolicy.seeding import episode_seed, stream
 from robopolicy.types import Episode
-from sim.tasks import LIFT
+from sim.robosuite_env import LiftEnv
+from sim.tasks import LIFT, TASKS
 from sim.vector import SimVectorEnv
 from world_models.imagined_env import ImaginedEnv
 from world_models.state import StateWorldModel
@@ -37,11 +40,24 @@ _BATCHES = (64, 256, 512, 1024)
 _CHUNKS = 20
 
 
+class PlainLift(LiftEnv):
+    """Lift with robosuite's own control step."""
+
+    def reset(self, **given: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        started = super().reset(**given)
+        self._control = self._env.step
+        return started
+
+
+PLAIN = dataclasses.replace(TASKS["lift"], make=lambda camera=0: PlainLift(LIFT, camera))
+
+
 def main() -> None:
     """Measures both sides, prints the ratio and writes the results file."""
     torch.set_num_threads(1)
     processes = min(2, len(os.sched_getaffinity(0)))
-    real, episodes = _real(processes)
+    real, episodes = _real("benchmarks.speed:PLAIN", processes)
+    ours, _ = _real(LIFT.task, processes)
     context = multiprocessing.get_context("spawn")
     imagined = {}
     for batch in _BATCHES:
@@ -52,6 +68,7 @@ def main() -> None:
         "schema": 1,
         "processes": processes,
         "real_steps_per_s": round(real, 1),
+        "our_simulator_steps_per_s": round(ours, 1),
         "imagined_steps_per_s": {str(k): round(v, 1) for k, v in imagined.items()},
         "ratio": round(best / real, 1),
         "config": {"policy": "quick", "world": "quick", "chunks": _CHUNKS, "chunk": LIFT.chunk},
@@ -59,13 +76,13 @@ def main() -> None:
         "hardware": hardware(),
     }
     write_json(RESULTS, result)
-    print(f"real {real:,.0f} steps/s, imagined {best:,.0f} steps/s: {best / real:.0f}x")
+    print(f"real {real:,.0f} steps/s (ours {ours:,.0f}), imagined {best:,.0f} steps/s: {best / real:.0f}x")
 
 
-def _real(processes: int) -> tuple[float, list[Episode]]:
+def _real(task: str, processes: int) -> tuple[float, list[Episode]]:
     """Steps per second of the simulator under the policy, and the episodes it ran."""
     policy = new_policy(LIFT, POLICY_PRESETS["quick"], PolicyWindows([made_up()], LIFT), 0)
-    env = SimVectorEnv(LIFT.task, processes)
+    env = SimVectorEnv(task, processes)
     try:
         env.reset(seed=[episode_seed(0, "warmup", i) for i in range(processes)])
         seeds = [episode_seed(0, "warmup", 100 + i) for i in range(20)]

@@ -1,4 +1,4 @@
-"""robosuite's control step without what nobody reads: the same states to the bit in half the time.
+"""robosuite's control step without what nobody reads: the same states to the bit in less time.
 
 In each of the 25 simulation steps of a control step robosuite updates some forty observables, looks up names
 and asks a fixed base how fast it moves. Policies here read MuJoCo's data itself. So this keeps robosuite's

@@ -100,7 +100,9 @@ def _task(units: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             **{m: _mean(u["ranking"][m]["value"] for u in units) for m in measures},
             "intervals": {m: _mean_interval([u["ranking"][m] for u in units]) for m in measures},
             "policies": min(len(u["ranking"]["policies"]) for u in units),
-            "verdicts": [u["ranking"]["verdict"] for u in units],
+            "verdicts": [
+                "refused" if u["ranking"].get("refused") else u["ranking"]["verdict"] for u in units
+            ],
         },
     }
 
