@@ -60,7 +60,7 @@ EXPERTS = {"lift": lift_expert.LiftExpert, "stack": StackExpert, "can": CanExper
 OPERATORS = {
     "lift": lift_expert.OPERATORS,
     "stack": operators((0.6, 0.22, 0.18), (0.045, 0.0)),
-    "can": operators((0.76, 0.13, 0.11), (0.045, 0.0)),
+    "can": operators((0.53, 0.26, 0.21), (0.045, 0.0)),
     # Their hook comes down before the handle, not behind it.
     "door": operators((0.6, 0.22, 0.18), (0.0, 0.08)),
 }
