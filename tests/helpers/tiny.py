@@ -6,6 +6,7 @@ close. The task is achieved when the hand has risen.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,3 +132,16 @@ def same_episode(a: Episode, b: Episode) -> bool:
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     """Standard normal numbers."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def observations(spec: Spec, count: int = 5) -> torch.Tensor:
+    """(count, T, D) what a policy sees in as many random episodes."""
+    starts = [e.states[3 : 3 + spec.obs_steps] for e in random_episodes(spec, count)]
+    return torch.from_numpy(np.stack(starts))
+
+
+def change(folder: Path, **settings: Any) -> Path:
+    """Overwrites settings in the config.json of `folder`."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    return folder

@@ -17,7 +17,7 @@ from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
 from lerobot.policies.factory import make_pre_post_processors
 from lerobot.processor import make_default_pre_post_processors
 from scripted_world import SPEC, STARTS, ScriptedWorld
-from tiny import normal, random_episodes, tiny_policy, write_dataset
+from tiny import change, normal, observations, random_episodes, tiny_policy, write_dataset
 from torch import nn
 
 from robopolicy.checkpoint import folder_hash, load_tensors, save_tensors
@@ -83,19 +83,8 @@ def folder(saved, tmp_path):
     return shutil.copytree(saved, tmp_path / "policy")
 
 
-def change(folder, **settings):
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
-    return folder
-
-
-def observations(count=5):
-    starts = [e.states[3 : 3 + T] for e in random_episodes(SPEC, count)]
-    return torch.from_numpy(np.stack(starts))
-
-
 def test_chunk_is_what_lerobots_own_loop_executes(saved):
-    policy, obs, noise = load_policy(saved, SPEC), observations(), normal(5, K, A)
+    policy, obs, noise = load_policy(saved, SPEC), observations(SPEC), normal(5, K, A)
     core = DiffusionPolicy.from_pretrained(saved).eval()
     before, after = make_pre_post_processors(core.config, str(saved))
     whole = (noise.flatten(1) @ policy.spread).view(5, 8, A)
@@ -110,11 +99,11 @@ def test_chunk_is_what_lerobots_own_loop_executes(saved):
 
 
 def test_noise_determines_the_chunk_and_leaves_no_trace(saved):
-    policy, obs, noise = load_policy(saved, SPEC), observations(), normal(5, K, A)
+    policy, obs, noise = load_policy(saved, SPEC), observations(SPEC), normal(5, K, A)
     before = policy.hash()
     with seeded_init(1):
         first, _ = policy.sample(obs, {}, noise)
-    policy.sample(observations(3), {}, normal(3, K, A, seed=2))
+    policy.sample(observations(SPEC, 3), {}, normal(3, K, A, seed=2))
     with seeded_init(2):
         again, _ = policy.sample(obs, {}, noise)
     assert torch.equal(first, again)
@@ -142,7 +131,7 @@ def test_statistics_are_part_of_the_hash(saved, folder):
 
 def test_actions_stay_in_the_range_of_the_spec(saved):
     narrow = dataclasses.replace(SPEC, action=(dataclasses.replace(SPEC.action[0], low=-0.01, high=0.01),))
-    actions, _ = load_policy(saved, narrow).sample(observations(), {}, 3 * normal(5, K, A))
+    actions, _ = load_policy(saved, narrow).sample(observations(SPEC), {}, 3 * normal(5, K, A))
     assert actions.abs().max() == np.float32(0.01)
 
 
@@ -293,7 +282,7 @@ def flow(**settings):
 
 
 def test_flow_policy_with_padded_actions_and_a_longer_chunk_is_a_function_of_our_noise():
-    policy, obs, noise = flow(), observations(), normal(5, K, A)
+    policy, obs, noise = flow(), observations(SPEC), normal(5, K, A)
     chunk, _ = policy.sample(obs, {}, noise)
     assert chunk.shape == (5, K, A)
     assert torch.equal(chunk, policy.sample(obs, {}, noise)[0])

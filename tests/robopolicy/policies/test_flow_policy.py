@@ -18,7 +18,7 @@ from lerobot.policies.pi0 import modeling_pi0
 from lerobot.policies.pi0.configuration_pi0 import PI0Config
 from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from scripted_world import SPEC, STARTS, ScriptedWorld
-from tiny import normal, random_episodes
+from tiny import change, normal, observations
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -127,19 +127,8 @@ def folder(saved, tmp_path):
     return shutil.copytree(saved, tmp_path / "policy")
 
 
-def change(folder, **settings):
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
-    return folder
-
-
-def observations(count=5):
-    starts = [e.states[3 : 3 + T] for e in random_episodes(SPEC, count)]
-    return torch.from_numpy(np.stack(starts))
-
-
 def test_chunk_is_what_lerobots_class_makes_of_whole_state_black_picture_and_task(saved):
-    policy, obs, noise = load_policy(saved, SPEC), observations(), normal(5, K, A)
+    policy, obs, noise = load_policy(saved, SPEC), observations(SPEC), normal(5, K, A)
     kind = json.loads((saved / "config.json").read_text())["type"]
     core = get_policy_class(kind).from_pretrained(saved).eval()
     before, after = make_pre_post_processors(core.config, str(saved))
@@ -151,11 +140,11 @@ def test_chunk_is_what_lerobots_class_makes_of_whole_state_black_picture_and_tas
 
 
 def test_noise_determines_the_chunk_and_leaves_no_trace(saved):
-    policy, obs, noise = load_policy(saved, SPEC), observations(), normal(5, K, A)
+    policy, obs, noise = load_policy(saved, SPEC), observations(SPEC), normal(5, K, A)
     before = policy.hash()
     with seeded_init(1):
         first, _ = policy.sample(obs, {}, noise)
-    policy.sample(observations(3), {}, normal(3, K, A, seed=2))
+    policy.sample(observations(SPEC, 3), {}, normal(3, K, A, seed=2))
     with seeded_init(2):
         again, _ = policy.sample(obs, {}, noise)
     assert first.shape == (5, K, A)
@@ -167,7 +156,7 @@ def test_noise_determines_the_chunk_and_leaves_no_trace(saved):
 
 @pytest.mark.parametrize("number", range(D))
 def test_every_number_of_the_newest_state_counts_and_no_older_one(saved, number):
-    policy, obs, noise = load_policy(saved, SPEC), observations(), normal(5, K, A)
+    policy, obs, noise = load_policy(saved, SPEC), observations(SPEC), normal(5, K, A)
     first, _ = policy.sample(obs, {}, noise)
     for step, counts in ((0, False), (T - 1, True)):
         other = obs.clone()
@@ -185,7 +174,7 @@ def test_what_it_is_told_is_part_of_its_hash(saved):
     other = dataclasses.replace(SPEC, task="pull")
     policy, told = load_policy(saved, SPEC), load_policy(saved, other)
     assert policy.hash() != told.hash()
-    obs, noise = observations(), normal(5, K, A)
+    obs, noise = observations(SPEC), normal(5, K, A)
     assert not torch.equal(policy.sample(obs, {}, noise)[0], told.sample(obs, {}, noise)[0])
 
 
