@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -187,8 +188,22 @@ def _build(root: Path, spec: Spec, task: str, episodes: list[Episode]) -> None:
                 "task": task,
             }
             dataset.add_frame({key: v for key, v in frame.items() if key in features or key == "task"})
-        dataset.save_episode()
+        with _no_pictures():
+            dataset.save_episode()
     dataset.finalize()
+
+
+@contextmanager
+def _no_pictures() -> Iterator[None]:
+    """Spares LeRobot the search for pictures in every single frame: there are none, and it takes longest."""
+    from lerobot.datasets import dataset_writer
+
+    embed = dataset_writer.embed_images
+    dataset_writer.embed_images = lambda dataset: dataset
+    try:
+        yield
+    finally:
+        dataset_writer.embed_images = embed
 
 
 def _noise_by_frame(e: Episode, k: int, a: int) -> np.ndarray:

@@ -1,11 +1,14 @@
 """Datasets: what was recorded is read back to the bit, survives a kill, and is refused if damaged."""
 
+import json
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from tiny import episode, random_episodes, same_episode, tiny_spec, write_dataset
@@ -170,7 +173,6 @@ def test_missing_parquet_is_refused(dataset):
 
 
 def test_not_a_number_in_parquet_is_refused_by_name(dataset):
-    import pyarrow.parquet as pq
 
     table = pq.read_table(parquet(dataset)).to_pydict()
     table["action"][6][2] = float("nan")
@@ -236,3 +238,15 @@ def test_lerobot_visualizer_saves_an_episode(finished, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "robopolicy_push_episode_2.rrd").stat().st_size > 1000
+
+
+def test_dataset_files_equal_those_that_lerobot_writes_looking_for_pictures(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("robopolicy.data.writer._no_pictures", nullcontext)
+    theirs = write_dataset(tmp_path / "set", SPEC, EPISODES)
+    files = [p.relative_to(theirs) for p in (theirs / "data").rglob("*.parquet")]
+    assert files
+    for file in files:
+        mine, plain = (pq.read_table(root / file) for root in (finished, theirs))
+        assert mine.equals(plain)
+        features = [json.loads(t.schema.metadata[b"huggingface"])["info"] for t in (mine, plain)]
+        assert features[0] == features[1]
