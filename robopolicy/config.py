@@ -18,8 +18,15 @@ class PolicyConfig:
         blocks: residual blocks of the mlp, layers of the transformer.
         channels: widths of the U-Net's resolutions.
         inference_steps: DDIM steps.
+        memory: what is carried from chunk to chunk: "none", "sega", or for comparison "lstm" or "stacked".
+        memory_width: size of a token of SEGA, hidden units of the LSTM.
+        memory_slots: of SEGA; of "stacked", how many chunks back.
+        memory_layers: of SEGA.
+        memory_gated: False overwrites SEGA's memory at every call.
+        truncate: calls after which no gradient flows back through the memory; 0 for never.
+        recall: weight of the auxiliary loss: what was seen a random number of calls ago is to be told.
         steps: updates.
-        batch_size: windows per update.
+        batch_size: windows per update; with memory, rows of them: whole episodes.
         lr: peak learning rate.
         weight_decay: of AdamW.
         ema_decay: largest decay of the averaged weights.
@@ -30,6 +37,13 @@ class PolicyConfig:
     blocks: int = 2
     channels: tuple[int, ...] = (64, 128)
     inference_steps: int = 8
+    memory: Literal["none", "sega", "lstm", "stacked"] = "none"
+    memory_width: int = 64
+    memory_slots: int = 4
+    memory_layers: int = 2
+    memory_gated: bool = True
+    truncate: int = 0
+    recall: float = 0.3
     steps: int = 4000
     batch_size: int = 128
     lr: float = 1e-3

@@ -76,10 +76,11 @@ class WorldModel(Protocol):
 class Steerer(Protocol):
     """Chooses the latent noise of a frozen policy."""
 
-    def noise(self, obs: Tensor, prior: Tensor) -> Tensor:
+    def noise(self, obs: Tensor, prior: Tensor, carry: Carry | None = None) -> Tensor:
         """(B, K, A) noise for observations `obs` (B, T, D), given a draw `prior` from N(0, I).
 
-        The randomness comes in with `prior`, so that the same seed gives the same episode.
+        What the policy will do depends on its memory `carry` too, where it has one. The randomness comes in
+        with `prior`, so that the same seed gives the same episode.
         """
         ...
 

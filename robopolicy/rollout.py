@@ -15,7 +15,7 @@ from robopolicy.types import Episode
 class PriorSteerer:
     """The zero steerer: leaves the noise as it was drawn. Baseline and fallback of every steerer."""
 
-    def noise(self, obs: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
+    def noise(self, obs: torch.Tensor, prior: torch.Tensor, carry: Carry | None = None) -> torch.Tensor:
         return prior
 
 
@@ -63,7 +63,7 @@ def rollout(
 
         prior = np.stack([s.draw(chunk, dim) if s else np.zeros((chunk, dim)) for s in slots])
         state = torch.from_numpy(np.ascontiguousarray(obs, np.float32))
-        noise = steerer.noise(state, torch.from_numpy(prior.astype(np.float32)))
+        noise = steerer.noise(state, torch.from_numpy(prior.astype(np.float32)), carry)
         actions, carry = policy.sample(state, carry, noise)
         actions_np, noise_np = actions.numpy(), noise.numpy()
         obs, _, terminated, truncated, info = env.step(actions_np)

@@ -61,7 +61,7 @@ class PolicyService:
         began = self.clock()
         with self._lock:
             state = torch.from_numpy(obs[None].copy())
-            noise = self.steerer.noise(state, torch.from_numpy(prior.astype(np.float32))[None])
+            noise = self.steerer.noise(state, torch.from_numpy(prior.astype(np.float32))[None], carry)
             actions, carry = self.policy.sample(state, carry, noise)
             chunk = actions[0].numpy()
         ms = 1000 * (self.clock() - began)

@@ -99,3 +99,22 @@ def metaworld_spec(task: str, horizon: int) -> Spec:
             Field("grip", 1, "1", -1.0, 1.0, "command", ("grip",)),
         ),
     )
+
+
+def memory_spec(task: str, horizon: int, objects: tuple[Field, ...] = ()) -> Spec:
+    """What the numbers of a memory task mean: a hand over a table, and lamps if there are any."""
+    return Spec(
+        robot="hand",
+        task=task,
+        fps=10,
+        chunk=8,
+        obs_steps=2,
+        horizon=horizon,
+        proprio=(Field("hand_pos", 3, "m", -1.0, 1.0, "point", ("hand_x", "hand_y", "hand_z")),),
+        objects=objects,
+        action=(Field("delta_pos", 3, "m", -0.1, 0.1, "command", ("dx", "dy", "dz"), moves="hand_pos"),),
+    )
+
+
+# Four lamps of which one flashes, and the signal to go.
+LAMPS = (Field("lamps", 4, "1", 0.0, 1.0), Field("go", 1, "1", 0.0, 1.0))

@@ -14,7 +14,7 @@ import gymnasium
 
 from robopolicy.errors import BadInput
 from robopolicy.spec import Spec
-from sim.specs import CAN, DOOR, LIFT, STACK, metaworld_spec
+from sim.specs import CAN, DOOR, LAMPS, LIFT, STACK, memory_spec, metaworld_spec
 
 if TYPE_CHECKING:
     from robopolicy.protocols import Policy
@@ -99,7 +99,26 @@ def _metaworld(name: str, horizon: int, demonstrations: Demonstrations) -> Task:
     return Task(spec, demonstrations, make, experts, expert)
 
 
-TASKS = {
+def _memory(kind: str, spec: Spec, episodes: int = 200) -> Task:
+    def make(camera: int = 0) -> gymnasium.Env:
+        from sim.memory_env import ENVS
+
+        return ENVS[kind](spec, camera)
+
+    def experts() -> Mapping[str, ExpertSettings]:
+        from sim.memory_expert import OPERATORS
+
+        return OPERATORS
+
+    def expert(spec: Spec, settings: ExpertSettings) -> Policy:
+        from sim.memory_expert import EXPERTS
+
+        return EXPERTS[kind](spec, settings)
+
+    return Task(spec, Demonstrations("few", episodes, "careful"), make, experts, expert)
+
+
+MANIPULATION = {
     "lift": _robosuite(LIFT, Demonstrations()),
     "stack": _robosuite(STACK, Demonstrations()),
     "can": _robosuite(CAN, Demonstrations()),
@@ -109,6 +128,15 @@ TASKS = {
     "lever-pull": _metaworld("lever-pull", 80, Demonstrations("shifted", 50, "mixed", "object_x < 0.1")),
     "soccer": _metaworld("soccer", 80, Demonstrations("few", 160, "careful")),
 }
+# What cannot be done by what is seen now; the cue at three distances.
+MEMORY = {
+    "cue-short": _memory("cue", memory_spec("cue-short", 84, LAMPS)),
+    "cue-medium": _memory("cue", memory_spec("cue-medium", 140, LAMPS)),
+    "cue-long": _memory("cue", memory_spec("cue-long", 212, LAMPS)),
+    "count": _memory("count", memory_spec("count", 200)),
+    "return": _memory("return", memory_spec("return", 240)),
+}
+TASKS = MANIPULATION | MEMORY
 
 
 def find_task(name: str) -> Task:

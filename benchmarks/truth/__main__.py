@@ -21,7 +21,7 @@ from benchmarks.truth.extras import write_reference, write_steering
 from benchmarks.truth.summary import REFERENCES, STEERING, UNITS, WORLDS, summarise
 from benchmarks.truth.unit import Unit, write_study
 from benchmarks.truth.worlds import write_worlds
-from sim.tasks import TASKS
+from sim.tasks import MANIPULATION
 
 # Nothing was chosen on these.
 SEEDS = (38, 39, 40)
@@ -36,7 +36,7 @@ WHAT = {
 def main() -> None:
     """Runs the missing units, several at a time, and the summary."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--tasks", nargs="+", choices=sorted(TASKS), default=list(TASKS))
+    parser.add_argument("--tasks", nargs="+", choices=sorted(MANIPULATION), default=list(MANIPULATION))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--runs", type=Path, default=Path("runs/truth"))

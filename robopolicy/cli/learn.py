@@ -39,7 +39,7 @@ class Train:
     Attributes:
         dataset: folders that "robopolicy collect" wrote.
         out: folder of the policy.
-        policy: kind of policy.
+        policy: kind of policy: "diffusion", or "sega", which also remembers what it saw before.
         preset: "quick" for two cores, "full" for a graphics processor.
         steps: number of updates, instead of the preset's.
         seed: master seed.
@@ -47,7 +47,7 @@ class Train:
 
     dataset: tuple[Path, ...]
     out: Path
-    policy: Literal["diffusion"] = "diffusion"
+    policy: Literal["diffusion", "sega"] = "diffusion"
     preset: str = "quick"
     steps: int | None = None
     seed: int = 0
@@ -158,6 +158,8 @@ def train(args: Train) -> Result:
     from robopolicy.config import POLICY_PRESETS
 
     config = with_changes(choose("preset", POLICY_PRESETS, args.preset), steps=args.steps)
+    if args.policy == "sega":  # a batch of it holds whole episodes
+        config = with_changes(config, memory="sega", batch_size=config.batch_size // 4)
     positive(steps=config.steps)
 
     def work() -> Result:

@@ -45,6 +45,18 @@ class PolicyWindows:
     def __len__(self) -> int:
         return len(self._at)
 
+    def chains(self) -> tuple[Tensor, Tensor]:
+        """Rows of windows that follow each other by a chunk, of every episode from each of its first K steps.
+
+        Returns:
+            Their indices (M, C), and which of them there are (M, C) bool: the first so many of each row.
+        """
+        chunk, calls = self.spec.chunk, -(-int(self._length.max()) // self.spec.chunk)
+        first = torch.arange(len(self))[self._at < chunk]
+        ahead = chunk * torch.arange(calls)
+        there = self._at[first][:, None] + ahead < self._length[first][:, None]
+        return torch.where(there, first[:, None] + ahead, first[:, None]), there
+
     def obs(self, index: Tensor) -> Tensor:
         """(B, T, D) physical states, newest last."""
         back = torch.arange(1 - self.spec.obs_steps, 1)

@@ -56,12 +56,26 @@ class ChunkPolicy(nn.Module):
         self.register_buffer("high", stats[ACTION]["max"].float())
 
     def initial(self, seeds: Sequence[int]) -> Carry:
-        """This policy has no memory."""
-        return {}
+        """An empty memory, if it has one: "memory" (B, *) and whether it is "fresh" (B,)."""
+        memory = self.core.memory
+        if not memory:
+            return {}
+        count = len(seeds)
+        return {"memory": torch.zeros(count, *memory.shape), "fresh": torch.ones(count, dtype=torch.bool)}
+
+    def normalize(self, obs: Tensor) -> Tensor:
+        """Physical states (..., D) to mean 0 and standard deviation 1."""
+        return (obs - self.mean) / (self.std + 1e-8)
 
     def condition(self, obs: Tensor) -> Tensor:
-        """(B, cond_dim) what the denoiser is conditioned on, for physical states (B, T, D)."""
-        normal = (obs - self.mean) / (self.std + 1e-8)
+        """(B, cond_dim) what the denoiser is conditioned on, for physical states (B, T, D).
+
+        Raises:
+            BadInput: if the policy has a memory: then this is not a function of `obs` alone.
+        """
+        if self.core.memory:
+            raise BadInput("policy", "one without memory", f"a memory of kind {self.core.config.memory!r}")
+        normal = self.normalize(obs)
         size = self.spec.proprio_dim
         return torch.cat([normal[..., :size].flatten(1), normal[..., size:].flatten(1)], -1)
 
@@ -71,8 +85,13 @@ class ChunkPolicy(nn.Module):
 
     @torch.no_grad()
     def sample(self, obs: Tensor, carry: Carry, noise: Tensor) -> tuple[Tensor, Carry]:
-        """See `robopolicy.protocols.Policy`; a deterministic function of `obs` and `noise`."""
-        chunk = self.core.denoise(self.condition(obs), noise).clamp(-1, 1)
+        """See `robopolicy.protocols.Policy`; a deterministic function of `obs`, `carry` and `noise`."""
+        if self.core.memory:
+            cond, memory = self.core.memory(self.normalize(obs), carry["memory"], carry["fresh"])
+            carry = {"memory": memory, "fresh": torch.zeros_like(carry["fresh"])}
+        else:
+            cond = self.condition(obs)
+        chunk = self.core.denoise(cond, noise).clamp(-1, 1)
         return self.low + (chunk + 1) / 2 * (self.high - self.low), carry
 
     def hash(self) -> str:

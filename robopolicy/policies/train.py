@@ -23,6 +23,7 @@ from robopolicy.data.episodes import dataset_info, load_episodes
 from robopolicy.data.windows import PolicyWindows
 from robopolicy.errors import BadInput
 from robopolicy.nets.ema import Ema
+from robopolicy.nets.mlp import sinusoid
 from robopolicy.policies.adapter import CONFIG, MODEL
 from robopolicy.policies.diffusion.configuration_chunk_diffusion import ChunkDiffusionConfig
 from robopolicy.policies.diffusion.modeling_chunk_diffusion import ChunkDiffusionPolicy
@@ -32,6 +33,9 @@ from robopolicy.seeding import torch_seed
 from robopolicy.spec import Spec
 from robopolicy.train import fit, load_optimizer_state, optimizer_state, seeded_init, warm_cosine
 
+# Numbers by which the helper of `MemoryLearner` is told how long ago.
+_LAG_SIZE = 16
+
 
 class PolicyLearner:
     """Trains a chunk diffusion policy; a `robopolicy.train.Learner`."""
@@ -39,35 +43,88 @@ class PolicyLearner:
     def __init__(self, policy: ChunkPolicy, data: PolicyWindows, config: PolicyConfig):
         self.policy, self.config = policy, config
         every = torch.arange(len(data))
-        self.cond = policy.condition(data.obs(every))
+        self.watch(data)
         self.actions = policy.normalize_actions(data.actions(every)).clamp(-1, 1)
         self.is_pad = ~data.mask(every).bool()
         self.ema = Ema(policy.core, config.ema_decay)
+        self.trained = nn.ModuleDict({"net": policy.core, **self.helpers})
         self.optimizer = torch.optim.AdamW(
-            policy.core.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+            self.trained.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
 
-    def step(self, index: int, generator: Generator) -> dict[str, float]:
+    def watch(self, data: PolicyWindows) -> None:
+        """Keeps what the policy sees, ready for `loss`."""
+        self.cond = self.policy.condition(data.obs(torch.arange(len(data))))
+
+    @property
+    def helpers(self) -> dict[str, nn.Module]:
+        """What is trained beside the policy and thrown away in the end."""
+        return {}
+
+    def loss(self, generator: Generator) -> Tensor:
+        """Of a random batch."""
         rows = torch.randint(len(self.cond), (self.config.batch_size,), generator=generator)
-        loss = self.policy.core.loss(self.cond[rows], self.actions[rows], self.is_pad[rows], generator)
+        return self.policy.core.loss(self.cond[rows], self.actions[rows], self.is_pad[rows], generator)
+
+    def step(self, index: int, generator: Generator) -> dict[str, float]:
+        loss = self.loss(generator)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr * warm_cosine(index / self.config.steps)
         self.optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(self.policy.core.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(self.trained.parameters(), 1.0)
         self.optimizer.step()
         self.ema.update(self.policy.core)
         return {"loss": float(loss.detach())}
 
     def state(self) -> dict[str, Tensor]:
-        net = {f"net.{k}": v for k, v in self.policy.core.state_dict().items()}
-        return {**net, **self.ema.state("ema"), **optimizer_state(self.optimizer, "optimizer")}
+        own = self.trained.state_dict()
+        return {**own, **self.ema.state("ema"), **optimizer_state(self.optimizer, "optimizer")}
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        net = {k[4:]: v for k, v in tensors.items() if k.startswith("net.")}
-        self.policy.core.load_state_dict(net)
+        own = {k: v for k, v in tensors.items() if not k.startswith(("ema.", "ema#", "optimizer."))}
+        self.trained.load_state_dict(own)
         self.ema.load_state("ema", tensors)
         load_optimizer_state(self.optimizer, "optimizer", tensors)
+
+
+class MemoryLearner(PolicyLearner):
+    """Trains a policy with memory on whole episodes, by back-propagation through all calls in a row.
+
+    The diffusion loss alone hardly teaches what to look for in the memory. A helper is asked what was seen a
+    random number of calls ago, and can only know it from what the policy reads.
+    """
+
+    def watch(self, data: PolicyWindows) -> None:
+        core, size = self.policy.core, data.spec.state_dim
+        assert core.memory
+        self.obs = self.policy.normalize(data.obs(torch.arange(len(data))))
+        self.chains, self.there = data.chains()
+        inputs = core.memory.read_size + _LAG_SIZE
+        self.teller = nn.Sequential(nn.Linear(inputs, 128), nn.SiLU(), nn.Linear(128, size))
+
+    @property
+    def helpers(self) -> dict[str, nn.Module]:
+        return {"teller": self.teller} if self.config.recall else {}
+
+    def loss(self, generator: Generator) -> Tensor:
+        rows = torch.randint(len(self.chains), (self.config.batch_size,), generator=generator)
+        there = self.there[rows]
+        there = there[:, : int(there.sum(1).max())]
+        windows = self.chains[rows, : there.shape[1]]
+        fresh = torch.zeros_like(there)
+        fresh[:, 0] = True
+        obs = self.obs[windows]
+        reads = self.policy.core.recall(obs, fresh, self.config.truncate)
+        now = windows[there]
+        loss = self.policy.core.loss(reads[there], self.actions[now], self.is_pad[now], generator)
+        if not self.config.recall:
+            return loss
+        at = torch.arange(there.shape[1]).expand(there.shape)
+        past = (torch.rand(there.shape, generator=generator) * (at + 1)).long()
+        seen = obs[:, :, -1].gather(1, past[..., None].expand(-1, -1, obs.shape[-1]))
+        asked = torch.cat([reads[there], sinusoid((at - past)[there], _LAG_SIZE)], -1)
+        return loss + self.config.recall * (self.teller(asked) - seen[there]).square().mean()
 
 
 def new_policy(spec: Spec, config: PolicyConfig, data: PolicyWindows, seed: int) -> ChunkPolicy:
@@ -87,6 +144,11 @@ def new_policy(spec: Spec, config: PolicyConfig, data: PolicyWindows, seed: int)
         blocks=config.blocks,
         channels=config.channels,
         num_inference_steps=config.inference_steps,
+        memory=config.memory,
+        memory_width=config.memory_width,
+        memory_slots=config.memory_slots,
+        memory_layers=config.memory_layers,
+        memory_gated=config.memory_gated,
         optimizer_lr=config.lr,
         optimizer_weight_decay=config.weight_decay,
         device="cpu",
@@ -128,7 +190,8 @@ def train_policy(datasets: list[Path], out: Path, config: PolicyConfig, seed: in
     episodes = load_episodes(datasets)
     data = PolicyWindows(episodes, spec)
     policy = new_policy(spec, config, data, seed)
-    learner = PolicyLearner(policy, data, config)
+    with seeded_init(torch_seed(seed, "policy-helpers")):
+        learner = (MemoryLearner if config.memory != "none" else PolicyLearner)(policy, data, config)
     out.mkdir(parents=True, exist_ok=True)
     settings = {
         **dataclasses.asdict(config),

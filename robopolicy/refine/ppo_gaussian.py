@@ -56,7 +56,9 @@ class PpoGaussian(ClippedPpo):
         value = Mlp([features, *[config.hidden] * config.layers, 1], 1, generator)
         # The chunk that is drawn is what PPO calls noise, so the slots play it as it is.
         slots, new = Slots(env, ActionPlayer(policy.spec)), self.policy
-        super().__init__(slots, new, new.features, new, value, config, own.ppo, own.anchor)
+        super().__init__(
+            slots, new, lambda obs, _: new.features(obs), new, value, config, own.ppo, own.anchor
+        )
 
     def reference(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-std of the Gaussian as it was distilled."""

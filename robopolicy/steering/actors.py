@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from robopolicy.config import BestOfNConfig, SteerConfig, SteerMethod
 from robopolicy.errors import BadInput
+from robopolicy.protocols import Carry, Policy
 from robopolicy.spec import Spec
 from robopolicy.steering.networks import Mlp
 from robopolicy.steering.noise import UniformNoise
@@ -73,19 +74,29 @@ class ActorConfig:
         )
 
 
+def remembered(carry: Carry) -> Tensor:
+    """(B, M) everything in the memory of a policy, as numbers."""
+    return torch.cat([carry[name].float().flatten(1) for name in sorted(carry)], 1)
+
+
 class Features(nn.Module):
     """Normalised, flattened rows: an observation history (B, T, D) -> (B, T*D), or a chunk (B, K, A).
+
+    What a policy with memory will do depends on that too, so it is part of what is seen.
 
     Args:
         spec: what the numbers mean.
         of: which of an episode's arrays.
+        policy: whose memory is looked at too, if it has one.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, spec: Spec, of: Literal["states", "actions"] = "states"):
+    def __init__(self, spec: Spec, of: Literal["states", "actions"] = "states", policy: Policy | None = None):
         super().__init__()
+        carry = policy.initial([0]) if policy else {}
+        self.memory = remembered(carry).shape[1] if carry else 0
         self.of: Literal["states", "actions"] = of
         self.shape = (spec.obs_steps, spec.state_dim) if of == "states" else (spec.chunk, spec.action_dim)
         self.register_buffer("mean", torch.zeros(self.shape[1]))
@@ -93,7 +104,7 @@ class Features(nn.Module):
 
     @property
     def size(self) -> int:
-        return self.shape[0] * self.shape[1]
+        return self.shape[0] * self.shape[1] + self.memory
 
     def fit(self, episodes: Sequence[Episode], spec: Spec) -> None:
         """Takes mean and standard deviation from `episodes`, up to their first success."""
@@ -104,11 +115,16 @@ class Features(nn.Module):
         self.mean.copy_(torch.from_numpy(values.mean(0)))
         self.std.copy_(torch.from_numpy(np.maximum(values.std(0), 1e-3 * (high - low))))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, carry: Carry | None = None) -> Tensor:
         if x.shape[1:] != self.shape:
             name = "obs" if self.of == "states" else "actions"
             raise BadInput(name, f"shape (B, {self.shape[0]}, {self.shape[1]})", tuple(x.shape))
-        return ((x - self.mean) / self.std).clamp(-_FEATURE_LIMIT, _FEATURE_LIMIT).flatten(1)
+        rows = ((x - self.mean) / self.std).flatten(1)
+        if self.memory:
+            if not carry:
+                raise BadInput("carry", "the memory of the policy that is steered", carry)
+            rows = torch.cat([rows, remembered(carry)], 1)
+        return rows.clamp(-_FEATURE_LIMIT, _FEATURE_LIMIT)
 
 
 class Actor(Protocol):

@@ -47,7 +47,7 @@ class Dsrl:
         generator: Generator,
     ):
         self.config, own = config, config.dsrl
-        self.steerer = NoiseSteerer(ActorConfig.of(config), policy.spec, generator)
+        self.steerer = NoiseSteerer(ActorConfig.of(config), policy.spec, generator, policy)
         self.steerer.features.fit(episodes, policy.spec)
         assert isinstance(self.steerer.actor, SquashedActor)
         self.actor, self.slots = self.steerer.actor, Slots(env, policy)
@@ -95,12 +95,13 @@ class Dsrl:
     @torch.no_grad()
     def _imagine(self, generator: Generator) -> dict[str, float]:
         self.slots.restart(generator)
-        before = self.steerer.features(self.slots.obs)
+        before = self.steerer.features(self.slots.obs, self.slots.carry)
         eps = torch.randn(len(before), self.actor.size, generator=generator)
         latent, _ = self.actor.sample(before, eps)
         outcome = self.slots.act(self.actor.expand(latent))
         reward, discount = credit(outcome, self.config)
-        self.replay.add(Batch(before, latent, reward, self.steerer.features(self.slots.obs), discount))
+        after = self.steerer.features(self.slots.obs, self.slots.carry)
+        self.replay.add(Batch(before, latent, reward, after, discount))
         return tally(outcome, reward)
 
     def _update(self, rows: Tensor, eps: Tensor) -> Tensor:

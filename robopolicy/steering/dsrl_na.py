@@ -80,7 +80,7 @@ class DsrlNa:
     ):
         self.config, own, spec = config, config.dsrl, policy.spec
         self.decode = decoder(policy)
-        self.steerer = NoiseSteerer(ActorConfig.of(config), spec, generator)
+        self.steerer = NoiseSteerer(ActorConfig.of(config), spec, generator, policy)
         self.actions = Features(spec, "actions")
         for one in (self.steerer.features, self.actions):
             one.fit(episodes, spec)

@@ -30,7 +30,7 @@ class UniformNoise:
             raise BadInput("bound", "a positive number", bound)
         self.bound, self.repeat = bound, repeat
 
-    def noise(self, obs: Tensor, prior: Tensor) -> Tensor:
+    def noise(self, obs: Tensor, prior: Tensor, carry: Carry | None = None) -> Tensor:
         """(B, K, A): the normal draw `prior` mapped through its distribution function."""
         uniform = self.bound * _signed_cdf(prior)
         return uniform[:, :1].expand_as(prior).contiguous() if self.repeat else uniform

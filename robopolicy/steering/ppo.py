@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from robopolicy.config import PpoConfig, SteerConfig
-from robopolicy.protocols import Policy
+from robopolicy.protocols import Carry, Policy
 from robopolicy.steering.actors import ActorConfig, PriorActor
 from robopolicy.steering.imagination import ImaginedEnv, Prices, Slots, credit
 from robopolicy.steering.networks import Mlp
@@ -58,7 +58,7 @@ class ClippedPpo:
         self,
         slots: Slots,
         trained: nn.Module,
-        features: Callable[[Tensor], Tensor],
+        features: Callable[[Tensor, Carry], Tensor],
         actor: Actor,
         value: Mlp,
         prices: Prices,
@@ -93,14 +93,14 @@ class ClippedPpo:
         steps: list[list[Tensor]] = []
         succeeded = lost = 0.0
         while not slots.ended.all():
-            features = self.features(slots.obs)
+            features = self.features(slots.obs, slots.carry)
             prior = torch.randn(len(features), spec.chunk, spec.action_dim, generator=generator)
             mean, log_std = self.actor.moments(features)
             noise = mean + log_std.exp() * prior
             outcome = slots.act(noise.clamp(-self.own.bound, self.own.bound))
             reward, discount = credit(outcome, self.prices)
             value = self.value(features)[0, :, 0]
-            following = self.value(self.features(slots.obs))[0, :, 0]
+            following = self.value(self.features(slots.obs, slots.carry))[0, :, 0]
             delta = reward + discount * following - value
             log_prob, _, _ = self._log_prob(features, noise)
             steps.append([features, noise, log_prob, delta, value, outcome.active, ~outcome.ended])
@@ -182,7 +182,7 @@ class Ppo(ClippedPpo):
         config: SteerConfig,
         generator: Generator,
     ):
-        self.steerer = NoiseSteerer(ActorConfig.of(config), policy.spec, generator)
+        self.steerer = NoiseSteerer(ActorConfig.of(config), policy.spec, generator, policy)
         features, actor = self.steerer.features, self.steerer.actor
         features.fit(episodes, policy.spec)
         assert isinstance(actor, PriorActor)

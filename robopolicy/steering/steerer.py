@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from robopolicy.checkpoint import save_tensors, seal, tensor_hash, write_json
 from robopolicy.errors import BadInput
-from robopolicy.protocols import Policy
+from robopolicy.protocols import Carry, Policy
 from robopolicy.spec import Spec
 from robopolicy.steering.actors import (
     ActorConfig,
@@ -31,7 +31,8 @@ class NoiseSteerer(nn.Module):
         config: its actor.
         spec: of the policy it steers.
         generator: draws the initial weights.
-        policy: the one it steers; best-of-n runs it to see what the candidates do.
+        policy: the one it steers: its memory is looked at, and best-of-n runs it to see what the candidates
+            do; may be missing if it has no memory.
 
     Attributes:
         clipped: how many numbers had to be clipped to the bound so far.
@@ -40,7 +41,7 @@ class NoiseSteerer(nn.Module):
     def __init__(self, config: ActorConfig, spec: Spec, generator: Generator, policy: Policy | None = None):
         super().__init__()
         self.config, self.spec, self.clipped = config, spec, 0
-        self.features = Features(spec)
+        self.features = Features(spec, policy=policy)
         size = self.features.size
         if config.method in ("dsrl", "dsrl-na"):
             self.actor = SquashedActor(config, spec, size, generator)
@@ -52,16 +53,16 @@ class NoiseSteerer(nn.Module):
             self.actor = UntrainedActor(config)
 
     @torch.no_grad()
-    def noise(self, obs: Tensor, prior: Tensor) -> Tensor:
+    def noise(self, obs: Tensor, prior: Tensor, carry: Carry | None = None) -> Tensor:
         """Noise (B, K, A) for physical observations (B, T, D), given a draw `prior` from N(0, I).
 
         Raises:
-            BadInput: if an observation or the prior is not finite.
+            BadInput: if an observation or the prior is not finite, or the memory of the policy is missing.
         """
         for name, x in (("obs", obs), ("prior", prior)):
             if not torch.isfinite(x).all():
                 raise BadInput(f"steerer {name}", "finite numbers", "NaN or infinity")
-        noise = self.actor.noise(self.features(obs), prior, obs)
+        noise = self.actor.noise(self.features(obs, carry), prior, obs)
         self.clipped += int((noise.abs() > self.config.bound).sum())
         return noise.clamp(-self.config.bound, self.config.bound)
 

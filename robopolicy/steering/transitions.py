@@ -40,7 +40,7 @@ def recorded_transitions(
     parts: list[list[Tensor]] = []
     whole = [e.until_success() for e in episodes]
     fitting = [e for e in whole if len(e.noise) and e.noise.shape[1:] == (spec.chunk, spec.action_dim)]
-    for episode, actions in zip(fitting, _replayed(policy, fitting), strict=True):
+    for episode, (actions, carries) in zip(fitting, _replayed(policy, fitting), strict=True):
         starts = [int(s) for s in episode.chunk_starts]
         ends = [*starts[1:], episode.length]
         count = len(starts)
@@ -61,7 +61,10 @@ def recorded_transitions(
         reward, discount = credit(outcome, config)
         noise = torch.from_numpy(episode.noise).float()
         latent = (noise[:, 0] if own.noise == "repeat" else noise.flatten(1)) / own.bound
-        before, after = (steerer.features(history(episode, at, spec.obs_steps)) for at in (starts, ends))
+        before, after = (
+            steerer.features(history(episode, at, spec.obs_steps), {k: v[c] for k, v in carries.items()})
+            for at, c in ((starts, slice(count)), (ends, slice(1, count + 1)))
+        )
         parts.append([x[fits] for x in (before, latent, reward, after, discount)])
     if not parts:
         f, m = steerer.features.size, latent_size(steerer.config, spec)
@@ -121,12 +124,16 @@ def history(episode: Episode, steps: Sequence[int] | np.ndarray, obs_steps: int)
 
 
 @torch.no_grad()
-def _replayed(policy: Policy, episodes: Sequence[Episode]) -> list[Tensor]:
-    """Per episode (C, K, A) the actions the policy takes, given the recorded states and noise."""
+def _replayed(policy: Policy, episodes: Sequence[Episode]) -> list[tuple[Tensor, Carry]]:
+    """Per episode (C, K, A) the actions the policy takes, given the recorded states and noise.
+
+    Beside them its memory before each chunk and after the last, (C + 1, *).
+    """
     if not episodes:
         return []
     carry: Carry = policy.initial([e.seed for e in episodes])
     chunks: list[Tensor] = []
+    carries = [carry]
     for c in range(max(len(e.noise) for e in episodes)):
         # Shorter episodes repeat their last chunk; what comes of it is never read.
         at = [(e, min(c, len(e.noise) - 1)) for e in episodes]
@@ -134,5 +141,8 @@ def _replayed(policy: Policy, episodes: Sequence[Episode]) -> list[Tensor]:
         noise = np.stack([e.noise[i] for e, i in at])
         actions, carry = policy.sample(torch.cat(obs), carry, torch.from_numpy(noise).float())
         chunks.append(actions)
+        carries.append(carry)
     whole = torch.stack(chunks, 1)
-    return [whole[i, : len(e.noise)] for i, e in enumerate(episodes)]
+    memory = {k: torch.stack([one[k] for one in carries], 1) for k in carry}
+    counts = [len(e.noise) for e in episodes]
+    return [(whole[i, :n], {k: v[i, : n + 1] for k, v in memory.items()}) for i, n in enumerate(counts)]

@@ -28,7 +28,7 @@ class Untrained:
         config: SteerConfig,
         generator: Generator,
     ):
-        self.steerer = NoiseSteerer(ActorConfig.of(config), policy.spec, generator)
+        self.steerer = NoiseSteerer(ActorConfig.of(config), policy.spec, generator, policy)
         self.steerer.features.fit(episodes, policy.spec)
 
     def step(self, index: int, generator: Generator) -> dict[str, float]:

@@ -175,3 +175,13 @@ class Walker(ToyPolicy):
 def recorded(count: int, steerer=None, policy: ToyPolicy | None = None) -> list[Episode]:
     """Episodes of the toy policy, by default with prior noise."""
     return rollout(ToyEnv(8), policy or ToyPolicy(), steerer or PriorSteerer(), range(count))
+
+
+class FlippingPolicy(ToyPolicy):
+    """Whether it plays its noise or the opposite is in its memory alone, and changes with every chunk."""
+
+    def initial(self, seeds):
+        return {"sign": torch.tensor([[1.0 - 2 * (s % 2)] for s in seeds])}
+
+    def sample(self, obs: Tensor, carry, noise: Tensor):
+        return super().sample(obs, carry, noise * carry["sign"][..., None])[0], {"sign": -carry["sign"]}

@@ -49,7 +49,7 @@ class Counting:
 
 
 class Doubler:
-    def noise(self, obs, prior):
+    def noise(self, obs, prior, carry=None):
         return 2 * prior
 
 

@@ -25,6 +25,13 @@ class ChunkDiffusionConfig(PreTrainedConfig):
         num_train_timesteps: diffusion steps in training.
         num_inference_steps: DDIM steps in sampling.
         prediction_type: "sample" or "epsilon".
+        memory: what is carried from chunk to chunk: "none", "sega", or "lstm" and "stacked" (observations),
+            which it is compared with.
+        memory_width: size of a token of SEGA, hidden units of the LSTM.
+        memory_slots: of SEGA; of "stacked", how many chunks back.
+        memory_layers: of SEGA.
+        memory_gated: False overwrites SEGA's memory at every call.
+        memory_chunks: calls that LeRobot's trainer shows in a row, the last of which it learns from.
         discover_packages_path: unused. LeRobot imports a plug-in by the flag of this name, then passes the
             flag on to the configuration if it comes with `--policy.path`; without the field the two
             together are refused.
@@ -40,6 +47,12 @@ class ChunkDiffusionConfig(PreTrainedConfig):
     num_train_timesteps: int = 100
     num_inference_steps: int = 8
     prediction_type: str = "sample"
+    memory: str = "none"
+    memory_width: int = 64
+    memory_slots: int = 4
+    memory_layers: int = 2
+    memory_gated: bool = True
+    memory_chunks: int = 8
     normalization_mapping: dict[str, NormalizationMode] = field(
         default_factory=lambda: {
             "STATE": NormalizationMode.MEAN_STD,
@@ -57,12 +70,17 @@ class ChunkDiffusionConfig(PreTrainedConfig):
             raise ValueError(f"denoiser: wanted mlp, unet or transformer, got {self.denoiser!r}")
         if self.prediction_type not in ("sample", "epsilon"):
             raise ValueError(f"prediction_type: wanted sample or epsilon, got {self.prediction_type!r}")
+        if self.memory not in ("none", "sega", "lstm", "stacked"):
+            raise ValueError(f"memory: wanted none, sega, lstm or stacked, got {self.memory!r}")
         if not 1 <= self.n_action_steps <= self.horizon:
             raise ValueError(f"n_action_steps: wanted 1..{self.horizon}, got {self.n_action_steps}")
 
     @property
     def observation_delta_indices(self) -> list[int]:
-        return list(range(1 - self.n_obs_steps, 1))
+        # As many windows as there are calls in a row, oldest first; each as a policy without memory sees it.
+        calls = self.memory_chunks if self.memory != "none" else 1
+        ends = [-self.n_action_steps * back for back in reversed(range(calls))]
+        return [end + step for end in ends for step in range(1 - self.n_obs_steps, 1)]
 
     @property
     def action_delta_indices(self) -> list[int]:

@@ -2,8 +2,8 @@
 
 Training (Ho et al. 2020, eq. 14, x0 form) regresses the clean chunk; sampling is deterministic DDIM
 (Song et al. 2021, eq. 12 with eta 0) from a given noise, so chunk = F(observation, noise) is a function:
-what DSRL steers. Everything here is normalised; physical units end in the processors and in
-`robopolicy.policies.load`.
+what DSRL steers. With a memory, chunk and next memory are a function of observation, memory and noise.
+Everything here is normalised; physical units end in the processors and in `robopolicy.policies.load`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 from torch import Generator, Tensor, nn
 
+from robopolicy.nets.memory import make_memory
 from robopolicy.nets.mlp import MlpDenoiser
 from robopolicy.nets.transformer import TransformerDenoiser
 from robopolicy.nets.unet1d import UnetDenoiser
@@ -35,7 +36,17 @@ class ChunkDiffusionPolicy(PreTrainedPolicy):
         self.config: ChunkDiffusionConfig = config
         inputs, outputs = config.input_features or {}, config.output_features or {}
         self.keys = [k for k in (OBS_STATE, OBS_ENV_STATE) if k in inputs]
-        cond = config.n_obs_steps * sum(inputs[k].shape[0] for k in self.keys)
+        size = sum(inputs[k].shape[0] for k in self.keys)
+        self.memory = make_memory(
+            config.memory,  # type: ignore[arg-type]
+            size,
+            config.n_obs_steps,
+            config.memory_width,
+            config.memory_slots,
+            config.memory_layers,
+            config.memory_gated,
+        )
+        cond = self.memory.read_size if self.memory else config.n_obs_steps * size
         self.action_dim = outputs[ACTION].shape[0]
         self.denoiser = make_denoiser(config, self.action_dim, cond)
         self.scheduler = DDIMScheduler(
@@ -50,16 +61,34 @@ class ChunkDiffusionPolicy(PreTrainedPolicy):
         self.reset()
 
     def reset(self) -> None:
-        """Forgets the observations seen and the actions queued."""
+        """Forgets the observations seen, what is remembered and the actions queued."""
         self._actions: deque[Tensor] = deque(maxlen=self.config.n_action_steps)
         self._seen: dict[str, deque[Tensor]] = {}
+        self._remembered: Tensor | None = None
 
     def get_optim_params(self) -> Any:
         return self.parameters()
 
     def condition(self, batch: dict[str, Tensor]) -> Tensor:
-        """(B, cond_dim) from normalised observations (B, T, *)."""
+        """(B, cond_dim) from normalised observations (B, T, *); not for a policy with memory."""
         return torch.cat([batch[k].flatten(1) for k in self.keys], -1)
+
+    def recall(self, obs: Tensor, fresh: Tensor, truncate: int = 0) -> Tensor:
+        """(B, C, cond_dim) what the denoiser is conditioned on in C calls in a row.
+
+        Args:
+            obs: (B, C, T, E) normalised.
+            fresh: (B, C) bool: an episode begins with this call.
+            truncate: calls after which no gradient flows back; 0 for never.
+        """
+        assert self.memory
+        memory, reads = obs.new_zeros(len(obs), *self.memory.shape), []
+        for call in range(obs.shape[1]):
+            if truncate and call % truncate == 0:
+                memory = memory.detach()
+            read, memory = self.memory(obs[:, call], memory, fresh[:, call])
+            reads.append(read)
+        return torch.stack(reads, 1)
 
     def loss(
         self, cond: Tensor, actions: Tensor, is_pad: Tensor | None, generator: Generator | None
@@ -89,7 +118,21 @@ class ChunkDiffusionPolicy(PreTrainedPolicy):
         return noisy, steps, actions if self.config.prediction_type == "sample" else noise
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict | None]:
-        return self.loss(self.condition(batch), batch[ACTION], batch.get("action_is_pad"), None), None
+        cond = self._last_of_a_row(batch) if self.memory else self.condition(batch)
+        return self.loss(cond, batch[ACTION], batch.get("action_is_pad"), None), None
+
+    def _last_of_a_row(self, batch: dict[str, Tensor]) -> Tensor:
+        """(B, cond_dim) of the last of the calls in a row that LeRobot's loader gives, side by side."""
+        shape = (-1, self.config.n_obs_steps)
+        obs = torch.cat([batch[k].unflatten(1, shape) for k in self.keys], -1)
+        pad = batch.get(f"{self.keys[0]}_is_pad")
+        # What lies before the first observation of the episode is a copy of it.
+        missing = (
+            pad.unflatten(1, shape)[..., -1] if pad is not None else torch.zeros(obs.shape[:2]).to(obs).bool()
+        )
+        fresh = missing.roll(1, 1)
+        fresh[:, 0] = True
+        return self.recall(obs, fresh)[:, -1]
 
     def denoise(self, cond: Tensor, noise: Tensor) -> Tensor:
         """(B, K, A) normalised chunk for noise (B, K, A): deterministic DDIM."""
@@ -103,8 +146,18 @@ class ChunkDiffusionPolicy(PreTrainedPolicy):
 
     @torch.no_grad()
     def predict_action_chunk(self, batch: dict[str, Tensor], **kwargs: Any) -> Tensor:
-        """(B, K, A) normalised chunk; `noise` (B, K, A) makes it reproducible and steerable."""
-        cond = self.condition(batch)
+        """(B, K, A) normalised chunk; `noise` (B, K, A) makes it reproducible and steerable.
+
+        A policy with memory writes into it: one call per chunk, `reset` in between episodes.
+        """
+        if self.memory:
+            obs = torch.cat([batch[k] for k in self.keys], -1)
+            before = self._remembered
+            fresh = torch.full((len(obs),), before is None, device=obs.device)
+            before = obs.new_zeros(len(obs), *self.memory.shape) if before is None else before
+            cond, self._remembered = self.memory(obs, before, fresh)
+        else:
+            cond = self.condition(batch)
         noise = kwargs.get("noise")
         if noise is None:
             noise = torch.randn(len(cond), self.config.horizon, self.action_dim, device=cond.device)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from steering_toy import SPEC, Chain, ToyEnv, ToyPolicy, Walker, recorded
+from steering_toy import SPEC, Chain, FlippingPolicy, ToyEnv, ToyPolicy, Walker, recorded
 
 from robopolicy.checkpoint import tensor_hash
 from robopolicy.config import (
@@ -306,3 +306,10 @@ def test_config_out_of_range_refused(kwargs):
 def test_dsrl_config_out_of_range_refused(kwargs):
     with pytest.raises(BadInput, match=next(iter(kwargs))):
         SteerConfig(dsrl=DsrlConfig(**kwargs))
+
+
+def test_steerer_without_the_memory_it_learned_with_refused():
+    policy = FlippingPolicy()
+    steerer = NoiseSteerer(ActorConfig.of(SteerConfig()), SPEC, torch.Generator(), policy)
+    with pytest.raises(BadInput, match="memory"):
+        steerer.noise(torch.zeros(3, 2, 2), torch.zeros(3, 2, 2))

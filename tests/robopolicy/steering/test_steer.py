@@ -5,7 +5,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from steering_toy import SPEC, ToyEnv, ToyPolicy, recorded
+from steering_toy import SPEC, FlippingPolicy, ToyEnv, ToyPolicy, recorded
 
 from robopolicy.checkpoint import tensor_hash
 from robopolicy.config import STEER_PRESETS, AliasedConfig, BestOfNConfig, DsrlConfig, PpoConfig, SteerConfig
@@ -208,3 +208,26 @@ def test_trusted_doubt_of_a_policy_that_never_succeeds_goes_by_all_its_episodes(
 
 def test_trusted_doubt_of_a_model_that_cannot_doubt_is_no_limit():
     assert trusted_doubt(ToyEnv(8), ToyPolicy(), 20, 0, 0.5) == float("inf")
+
+
+@pytest.mark.parametrize("method", ["dsrl", "ppo"])
+def test_steer_what_only_memory_tells_is_learned(method, tmp_path):
+    policy = FlippingPolicy()
+    longer = {
+        n: dataclasses.replace(getattr(LEARNS, n), steps=3 * getattr(LEARNS, n).steps)
+        for n in ("dsrl", "ppo")
+    }
+    result = run(tmp_path / "s", method, dataclasses.replace(LEARNS, **longer), policy)
+    assert result["prior"]["rate"] < 0.4
+    assert result["best"]["rate"] > 0.9
+    steerer = load_steerer(tmp_path / "s", policy)
+    done = rollout(ToyEnv(32), policy, steerer, range(900, 964))
+    assert sum(e.success for e in done) > 0.9 * 64
+    alone = rollout(ToyEnv(1), policy, steerer, range(900, 905))
+    assert all(np.allclose(a.actions, b.actions, atol=1e-5) for a, b in zip(alone, done, strict=False))
+
+
+@pytest.mark.parametrize("method", ["dsrl-na", "best-of-n"])
+def test_steer_critics_of_actions_alone_refuse_memory(method, tmp_path):
+    with pytest.raises(BadInput, match="without memory"):
+        run(tmp_path / "s", method, policy=FlippingPolicy())

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from steering_toy import SPEC, Chain, ToyEnv, ToyPolicy, Walker, recorded
+from steering_toy import SPEC, Chain, FlippingPolicy, ToyEnv, ToyPolicy, Walker, recorded
 
 from robopolicy.config import DsrlConfig, SteerConfig
 from robopolicy.errors import BadInput
@@ -153,3 +153,25 @@ def test_recorded_chunks_of_too_short_episodes_refused():
     short = dataclasses.replace(e, states=e.states[:2], actions=e.actions[:1], achieved=e.achieved[:1])
     with pytest.raises(BadInput, match="episodes"):
         chunks_of([short])
+
+
+def test_prefill_holds_the_memory_of_each_chunk():
+    config = SteerConfig(dsrl=DsrlConfig(noise="repeat"))
+    policy = FlippingPolicy()
+    episodes = recorded(20, UniformNoise(1.5, repeat=True), policy)
+    steerer = NoiseSteerer(ActorConfig.of(config), SPEC, torch.Generator(), policy)
+    taken = recorded_transitions(episodes, policy, steerer, config)
+    signs = [sign for e in episodes for sign, _ in zip(_signs(e.seed), e.chunk_starts, strict=False)]
+    assert taken.features[:, -1].tolist() == signs
+    assert taken.following[:, -1].tolist() == [-s for s in signs]
+    assert (
+        steerer.features.size
+        == 1 + NoiseSteerer(ActorConfig.of(config), SPEC, torch.Generator(), ToyPolicy()).features.size
+    )
+
+
+def _signs(seed):
+    sign = 1.0 - 2 * (seed % 2)
+    while True:
+        yield sign
+        sign = -sign

@@ -1,0 +1,139 @@
+"""Tasks that cannot be done by what is seen now: a hand over a table, and something to be remembered.
+
+No simulator: the hand goes where it is told, so that what fails is memory and not dexterity. An episode that
+has gone wrong is over: nobody gets a second guess.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from robopolicy.seeding import stream
+from robopolicy.spec import Spec
+
+GOALS = np.array([[0.6, 0.6], [-0.6, 0.6], [-0.6, -0.6], [0.6, -0.6]], np.float32)
+FLASH_STEPS = 8  # as many as a chunk has: every policy sees the cue, whenever it looks
+LATEST_FLASH = 24
+_TIME_TO_ANSWER = 28
+_NEAR_M = 0.15
+_CENTRE_M = 0.35
+LIFTS, UP_M, DOWN_M, ASIDE_M = 3, 0.5, 0.1, 0.45
+ARM_M = 0.6
+
+
+class MemoryEnv(gymnasium.Env):
+    """A hand that moves exactly by its action, and a rule about what it has to remember.
+
+    Args:
+        spec: of the task.
+        camera: no pictures are taken: only 0.
+    """
+
+    spec: Any  # our Spec, where gymnasium would keep its registry entry
+
+    def __init__(self, spec: Spec, camera: int = 0):
+        self.spec = spec
+        self.observation_space = gymnasium.spaces.Box(*spec.state_range)
+        self.action_space = gymnasium.spaces.Box(*spec.action_range)
+        self.hand, self.steps = np.zeros(3, np.float32), 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Starts an episode; everything in it is a function of `seed`."""
+        super().reset(seed=seed)
+        rng = stream(seed, self.spec.task) if seed is not None else self.np_random
+        self.hand[:] = [*rng.uniform(-0.05, 0.05, 2), 0.0]
+        self.steps = 0
+        self.begin(rng)
+        return self._state(), {"is_success": False}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Applies one action (3,); reward is 1 on success, which ends the episode."""
+        self.hand += self.spec.check_action(action)
+        np.clip(self.hand, [-1, -1, 0], 1, out=self.hand)
+        self.steps += 1
+        success, failed = self.judge()
+        truncated = not success and (failed or self.steps >= self.spec.horizon)
+        return self._state(), float(success), success, truncated, {"is_success": success}
+
+    @abstractmethod
+    def begin(self, rng: np.random.Generator) -> None:
+        """Draws what the episode is about."""
+
+    @abstractmethod
+    def judge(self) -> tuple[bool, bool]:
+        """Whether the task has been achieved by the last step, and whether it cannot be any more."""
+
+    def shown(self) -> np.ndarray:
+        """What is seen beside the hand."""
+        return np.zeros(0, np.float32)
+
+    def _state(self) -> np.ndarray:
+        return self.spec.check_obs(np.concatenate([self.hand, self.shown()]))
+
+
+class CueEnv(MemoryEnv):
+    """One of four lamps flashes at some time; much later, at a signal, the hand has to go to its corner."""
+
+    def __init__(self, spec: Spec, camera: int = 0):
+        super().__init__(spec, camera)
+        self._longest = spec.horizon - LATEST_FLASH - FLASH_STEPS - _TIME_TO_ANSWER
+
+    def begin(self, rng: np.random.Generator) -> None:
+        self.cue, self.flash = int(rng.integers(len(GOALS))), int(rng.integers(LATEST_FLASH + 1))
+        self.go = self.flash + FLASH_STEPS + int(rng.integers(self._longest * 2 // 3, self._longest + 1))
+
+    def judge(self) -> tuple[bool, bool]:
+        away = np.linalg.norm(self.hand[:2] - GOALS, axis=-1)
+        early = self.steps < self.go and bool(np.linalg.norm(self.hand[:2]) > _CENTRE_M)
+        success = bool(away[self.cue] < _NEAR_M) and not early
+        wrong = bool((np.delete(away, self.cue) < _NEAR_M).any())
+        return success, early or wrong or self.steps >= self.go + _TIME_TO_ANSWER
+
+    def shown(self) -> np.ndarray:
+        lamps = np.zeros(len(GOALS) + 1, np.float32)
+        lamps[self.cue] = self.flash <= self.steps < self.flash + FLASH_STEPS
+        lamps[-1] = self.steps >= self.go
+        return lamps
+
+
+class CountEnv(MemoryEnv):
+    """The hand has to be raised and lowered three times, no more and no less, and then be put aside."""
+
+    def begin(self, rng: np.random.Generator) -> None:
+        self.lifts, self.up = 0, False
+
+    def judge(self) -> tuple[bool, bool]:
+        height = self.hand[2]
+        if not self.up and height > UP_M:
+            self.up = True
+            self.lifts += 1
+        self.up &= bool(height > DOWN_M)
+        aside = bool(self.hand[0] > ASIDE_M)
+        done = self.lifts == LIFTS and not self.up
+        return aside and done, self.lifts > LIFTS or (aside and not done)
+
+
+class ReturnEnv(MemoryEnv):
+    """The hand has to go left, come back to the middle, rest there, and then go right."""
+
+    def begin(self, rng: np.random.Generator) -> None:
+        self.stage = 0  # nothing done, been to the left, back in the middle
+
+    def judge(self) -> tuple[bool, bool]:
+        x = self.hand[0]
+        left, right = bool(x < _NEAR_M - ARM_M), bool(x > ARM_M - _NEAR_M)
+        failed = (left and self.stage == 2) or (right and self.stage < 2)
+        if left and self.stage == 0:
+            self.stage = 1
+        if self.stage == 1 and abs(x) < _NEAR_M:
+            self.stage = 2
+        return right and self.stage == 2, failed
+
+
+ENVS = {"cue": CueEnv, "count": CountEnv, "return": ReturnEnv}

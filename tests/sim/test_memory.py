@@ -1,0 +1,122 @@
+"""Memory tasks: those who remember succeed, those who guess do not, and the same seed is the same episode."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from robopolicy.rollout import PriorSteerer, rollout
+from sim.memory_env import GOALS
+from sim.tasks import MEMORY, find_task
+from sim.vector import ChunkWrapper
+
+STILL = np.zeros(3, np.float32)
+
+
+class Serial:
+    """As `sim.vector.SimVectorEnv`, in this process."""
+
+    def __init__(self, name, num_envs=1, chunk=1):
+        task = find_task(name)
+        self.spec, self.num_envs = task.spec, num_envs
+        self.envs = [ChunkWrapper(task.make, task.spec, chunk) for _ in range(num_envs)]
+
+    def reset(self, seed, options):
+        pairs = zip(self.envs, seed, options["reset_mask"], strict=True)
+        obs = [env.reset(seed=s)[0] if m else env._history.copy() for env, s, m in pairs]
+        return np.stack(obs), {}
+
+    def step(self, actions):
+        out = [env.step(a) for env, a in zip(self.envs, actions, strict=True)]
+        infos = [o[4] for o in out]
+        info = {k: np.array([i[k] for i in infos]) for k in infos[0] if k != "reason"}
+        info["reason"] = [i["reason"] for i in infos]
+        return (*(np.stack([o[i] for o in out]) for i in range(4)), info)
+
+
+def expert(name):
+    task = find_task(name)
+    return task.expert(task.spec, task.experts()["careful"])
+
+
+@pytest.mark.parametrize("name", MEMORY)
+def test_expert_succeeds(name):
+    done = rollout(Serial(name, 2), expert(name), PriorSteerer(), range(20))
+    assert all(e.success for e in done)
+    assert max(e.length for e in done) < find_task(name).spec.horizon
+
+
+@pytest.mark.parametrize("name", ["cue-short", "count", "return"])
+def test_expert_who_forgets_fails(name):
+    class Forgetful:
+        spec = dataclasses.replace(find_task(name).spec, chunk=1)
+
+        def initial(self, seeds):
+            return expert(name).initial(seeds)
+
+        def sample(self, obs, carry, noise):
+            carry = {**carry, "phase": torch.zeros_like(carry["phase"])}
+            return expert(name).sample(obs, carry, noise)
+
+    done = rollout(Serial(name), Forgetful(), PriorSteerer(), range(12))
+    assert sum(e.success for e in done) <= 6
+
+
+@pytest.mark.parametrize("name", MEMORY)
+def test_same_seed_same_episode_and_other_seed_another(name):
+    env = find_task(name).make()
+
+    def played(seed):
+        first, _ = env.reset(seed=seed)
+        return np.stack([first, *(env.step(STILL)[0] for _ in range(60))])
+
+    assert np.array_equal(played(3), played(3))
+    assert not np.array_equal(played(3), played(4))
+
+
+def test_cue_is_shown_for_a_chunk_and_then_no_more_until_long_after_the_signal():
+    env = find_task("cue-medium").make()
+    for seed in range(20):
+        env.reset(seed=seed)
+        states, over = [], False
+        while not over:
+            state, _, won, over, _ = env.step(STILL)
+            states.append(state)
+        lamps, go = np.array(states)[:, 3:7], np.array(states)[:, 7]
+        assert not won
+        assert lamps.sum() in (7, 8)  # the step before the first action may be one of them
+        assert (lamps.max(0) > 0).sum() == 1
+        assert go.argmax() - np.flatnonzero(lamps.max(1))[-1] >= 53
+        assert len(states) < env.spec.horizon
+
+
+@pytest.mark.parametrize("lamp", range(len(GOALS)))
+def test_cue_only_the_right_corner_counts(lamp):
+    env = find_task("cue-short").make()
+    for seed in range(6):
+        env.reset(seed=seed)
+        over = success = False
+        state = env._state()
+        while not (over or success):
+            goal = np.array([*GOALS[lamp], 0.0]) * state[7]
+            step = np.clip(goal - env.hand, -0.1, 0.1).astype(np.float32)
+            state, _, success, over, _ = env.step(step)
+        assert success == (env.cue == lamp)
+        assert env.steps < env.go + 12
+
+
+def test_count_once_too_often_or_too_few_is_over():
+    for lifts in range(5):
+        env = find_task("count").make()
+        env.reset(seed=0)
+        success = over = False
+        path = [0.6, 0.0] * lifts
+        targets = [np.array([0.0, 0.0, z]) for z in path] + [np.array([0.6, 0.0, 0.0])]
+        for target in targets:
+            while not (over or success) and np.abs(target - env.hand).max() > 0.01:
+                step = np.clip(target - env.hand, -0.1, 0.1).astype(np.float32)
+                _, _, success, over, _ = env.step(step)
+        assert success == (lifts == 3)
+        assert over == (lifts != 3)
+        assert env.steps < env.spec.horizon
