@@ -68,6 +68,7 @@ bench: setup
 bench-truth: setup
 	$(BIN)/python -m benchmarks.truth --runs $(TRUTH)
 	$(BIN)/python -m benchmarks.truth --runs $(TRUTH) --what reference --seeds 38
+	$(BIN)/python -m benchmarks.truth --runs $(TRUTH) --what refreshed --seeds 38
 	$(BIN)/python -m benchmarks.truth --runs $(TRUTH) --what steering --seeds 38 --tasks $(PARTS)
 	$(BIN)/python -m benchmarks.truth --runs $(TRUTH) --what worlds --seeds 38 --tasks $(PARTS)
 	$(BIN)/python -m benchmarks.sensitivity --runs $(TRUTH) --units soccer-38 lever-pull-38

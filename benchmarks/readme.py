@@ -107,6 +107,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         "kinds": _table(tables.by_kind),
         "seeds": _table(tables.by_seed),
         "ranking": _table(tables.ranking),
+        "rounds": _table(tables.by_round),
         "before": lambda: tables.before(
             [read_json(path) for path in sorted((RESULTS / "truth-development").glob("*.json"))]
         ),

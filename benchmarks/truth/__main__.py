@@ -4,9 +4,9 @@
 
 A unit is one task with one master seed. What it found is written to benchmarks/results/truth/ when it
 ends; units that have such a file are skipped, so that the study goes on where it stopped, on another machine
-too. With --what, units are asked for the reference in the real simulator, for what other ways of steering or
-for what the parts of the world model are worth; a unit whose runs are not here is run again first. At the
-end, or with --summary alone, benchmarks/results/truth.json is made of them all.
+too. With --what, units are asked for the reference in the real simulator, how true the world model is after
+its refresh, what other ways of steering and the parts of the world model are worth; a unit whose runs are not
+here is run again first. At the end, or with --summary alone, benchmarks/results/truth.json is made of them all.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
-from benchmarks.truth.extras import write_reference, write_steering
-from benchmarks.truth.summary import REFERENCES, STEERING, UNITS, WORLDS, summarise
+from benchmarks.truth.extras import write_reference, write_refreshed, write_steering
+from benchmarks.truth.summary import REFERENCES, REFRESHED, STEERING, UNITS, WORLDS, summarise
 from benchmarks.truth.unit import Unit, write_study
 from benchmarks.truth.worlds import write_worlds
 from sim.tasks import MANIPULATION
@@ -28,6 +28,7 @@ SEEDS = (38, 39, 40)
 WHAT = {
     "units": (write_study, UNITS),
     "reference": (write_reference, REFERENCES),
+    "refreshed": (write_refreshed, REFRESHED),
     "steering": (write_steering, STEERING),
     "worlds": (write_worlds, WORLDS),
 }

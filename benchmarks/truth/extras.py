@@ -14,8 +14,10 @@ from typing import Any
 
 from benchmarks.truth.unit import RANKED_EPISODES, UNGUARDED, Unit, rollouts, study
 from robopolicy.checkpoint import read_json, write_json
+from robopolicy.cli.collect import Collect, collect
 from robopolicy.cli.judge import Evaluate, Imagine, evaluate, imagine
 from robopolicy.cli.learn import Steer, steer
+from robopolicy.data.episodes import load_episodes
 from robopolicy.refine.config import REFINE_METHODS
 from robopolicy.results import RESULT, hardware, versions
 
@@ -48,6 +50,26 @@ def write_reference(unit: Unit, folder: Path) -> None:
     row = judged(unit, {"reference": out}, {}, "reference-real")["reference"]
     steps = practised["real_steps"]
     write_extra(unit, folder, {**row, "real_steps": sum(steps.values()), "of_them": steps})
+
+
+def write_refreshed(unit: Unit, folder: Path) -> None:
+    """Writes how true the world models of both rounds are on the same episodes, which neither has seen.
+
+    Half of them are of the refreshed steerer: where it goes, the first round's model has never been.
+    """
+    from world_models.diagnose import diagnose
+    from world_models.load import load_world
+
+    study(unit)
+    out, fresh, seed = unit.folder, unit.folder / "rollouts-fresh-refreshed", unit.seed
+    actors = {"policy": out / "policy", "steerer": out / "steerer-refreshed"}
+    collect(Collect(fresh, unit.task, 60, **actors, first=70_000, seed=seed, processes=1))
+    episodes = load_episodes([out / "rollouts-fresh", fresh])
+    found = {}
+    for name in ("world", "world-refreshed"):
+        trust = diagnose(load_world(out / name), episodes, seed)
+        found[name] = {**trust["replay"], "doubt_spearman": trust["doubt"]["spearman"]}
+    write_extra(unit, folder, found)
 
 
 def write_steering(unit: Unit, folder: Path) -> None:

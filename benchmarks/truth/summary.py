@@ -19,15 +19,18 @@ from robopolicy.stats import wilson
 RESULTS = Path(__file__).parents[1] / "results"
 UNITS = RESULTS / "truth"
 REFERENCES = RESULTS / "truth-reference"
+REFRESHED = RESULTS / "truth-refreshed"
 STEERING = RESULTS / "truth-steering"
 WORLDS = RESULTS / "truth-worlds"
 PICTURE = RESULTS.parents[1] / "docs" / "figures" / "truth.svg"
 ARMS = ("base", "steered", "steered_refresh")
+_REPLAYED = ("failures_as_failures", "successes_as_successes")
 _DRAWS = 1000  # of the bootstrap
 TABLES = {
     "Tasks": tables.by_task,
     "Kinds of imperfection": tables.by_kind,
     "Units": tables.by_seed,
+    "Replay by the world models of both rounds": tables.by_round,
     "What parts of steering are worth": tables.steering,
     "What parts of the world model are worth": tables.world,
 }
@@ -55,8 +58,15 @@ def summarise() -> dict[str, Any]:
         },
         "pooled": _pooled(units),
         "replay": {
-            name: {k: _sum(u["trust"]["replay"][k] for u in found) for k in found[0]["trust"]["replay"]}
+            name: {k: _sum(u["trust"]["replay"][k] for u in found) for k in _REPLAYED}
             for name, found in tasks.items()
+        },
+        "replay_by_round": {
+            name: {
+                world: {k: _sum(x["found"][world][k] for x in found) for k in _REPLAYED}
+                for world in ("world", "world-refreshed")
+            }
+            for name, found in _grouped(_all(REFRESHED), lambda x: x["task"]).items()
         },
         "doubt": {
             name: {"spearman": _mean(rows), "lowest": min(rows), "highest": max(rows)}

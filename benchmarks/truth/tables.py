@@ -81,6 +81,20 @@ def by_seed(truth: Row) -> str:
     return _text(lines)
 
 
+def by_round(truth: Row) -> str:
+    """How the world models of both rounds replay the same episodes, which neither has seen."""
+    if not truth["replay_by_round"]:
+        return "Not run yet.\n"
+    lines = _head(
+        "task", *(f"{kind}, {w}" for kind in ("failures", "successes") for w in ("first", "refreshed"))
+    )
+    for name, worlds in truth["replay_by_round"].items():
+        kinds = ("failures_as_failures", "successes_as_successes")
+        cells = (rate(worlds[w][kind]) for kind in kinds for w in ("world", "world-refreshed"))
+        lines.append(_row(name, *cells))
+    return _text(lines)
+
+
 def steering(truth: Row) -> str:
     """Ways of steering, over the same units."""
     table = truth["ablations"]["steering"]

@@ -55,6 +55,7 @@ def results(tmp_path, monkeypatch):
     monkeypatch.setattr(summary, "RESULTS", tmp_path)
     monkeypatch.setattr(summary, "UNITS", tmp_path / "truth")
     monkeypatch.setattr(summary, "REFERENCES", tmp_path / "truth-reference")
+    monkeypatch.setattr(summary, "REFRESHED", tmp_path / "truth-refreshed")
     monkeypatch.setattr(summary, "STEERING", tmp_path / "truth-steering")
     monkeypatch.setattr(summary, "WORLDS", tmp_path / "truth-worlds")
     monkeypatch.setattr(summary, "PICTURE", tmp_path / "truth.svg")
@@ -107,7 +108,12 @@ def test_references_steering_and_world_ablations_enter_the_summary(results):
         "onset": {"auc": 0.9},
     }
     world = {"real": {"base": rate(40), "steered": rate(90)}, "variants": {"full": variant}}
+    replayed = {"failures_as_failures": rate(7, 10), "successes_as_successes": rate(8, 10)}
     found = {
+        "refreshed": {
+            "world": replayed,
+            "world-refreshed": replayed | {"failures_as_failures": rate(10, 10)},
+        },
         "reference": {**rate(97), "real_steps": 30_000},
         "steering": {"base": both(40, 38), "ppo": both(80, 85)},
         "worlds": world,
@@ -121,12 +127,16 @@ def test_references_steering_and_world_ablations_enter_the_summary(results):
     assert "reference_real_dsrl" not in truth["tasks"]["soccer"]
     assert truth["ablations"]["steering"]["ppo"]["real"]["rate"] == 0.8
     assert truth["ablations"]["world"]["full"]["gap"] == pytest.approx(0.1)
+    rounds = truth["replay_by_round"]["push"]
+    assert rounds["world"]["failures_as_failures"]["rate"] == 0.7
+    assert rounds["world-refreshed"]["failures_as_failures"]["rate"] == 1.0
+    assert "| push | 70.0%" in tables.by_round(truth)
     assert "ppo" in tables.steering(truth)
     assert "full" in tables.world(truth)
 
 
 def test_summary_without_units_writes_nothing(tmp_path, monkeypatch):
-    for name in ("RESULTS", "UNITS", "REFERENCES", "STEERING", "WORLDS"):
+    for name in ("RESULTS", "UNITS", "REFERENCES", "REFRESHED", "STEERING", "WORLDS"):
         monkeypatch.setattr(summary, name, tmp_path / name)
     summary.summarise()
     assert not list(tmp_path.rglob("*.json"))
