@@ -6,7 +6,8 @@ A unit is one task with one master seed. What it found is written to benchmarks/
 ends; units that have such a file are skipped, so that the study goes on where it stopped, on another machine
 too. With --what, units are asked for the reference in the real simulator, how true the world model is after
 its refresh, what other ways of steering and the parts of the world model are worth; a unit whose runs are not
-here is run again first. At the end, or with --summary alone, benchmarks/results/truth.json is made of them all.
+here is run again first. At the end, or with --summary alone, all of them are summed up in
+benchmarks/results/truth.json.
 """
 
 from __future__ import annotations
