@@ -17,7 +17,8 @@ class PolicyConfig:
         width: hidden units of the mlp, token size of the transformer.
         blocks: residual blocks of the mlp, layers of the transformer.
         channels: widths of the U-Net's resolutions.
-        inference_steps: DDIM steps.
+        process: "ddim", "beso" (a score model that needs few steps) or "flow" (flow matching).
+        inference_steps: of sampling.
         memory: what is carried from chunk to chunk: "none", "sega", or for comparison "lstm" or "stacked".
         memory_width: size of a token of SEGA, hidden units of the LSTM.
         memory_slots: of SEGA; of "stacked", how many chunks back.
@@ -36,6 +37,7 @@ class PolicyConfig:
     width: int = 256
     blocks: int = 2
     channels: tuple[int, ...] = (64, 128)
+    process: Literal["ddim", "beso", "flow"] = "ddim"
     inference_steps: int = 8
     memory: Literal["none", "sega", "lstm", "stacked"] = "none"
     memory_width: int = 64

@@ -20,6 +20,10 @@ class BadInput(RoboPolicyError):
         self.field, self.wanted, self.got = field, wanted, got
         super().__init__(f"{field}: wanted {wanted}, got {got}")
 
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        # It has to come back from worker processes, whatever was handed in.
+        return type(self), (self.field, self.wanted, str(self.got))
+
 
 class Interrupted(RoboPolicyError):
     """The user pressed Ctrl-C; progress is saved and the verb resumes (exit code 130)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import ceil, isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from robopolicy.cli.common import Result, choose, need, positive, run, simulator, with_changes
 from robopolicy.config import SteerConfig, SteerMethod
@@ -27,6 +27,15 @@ _REAL_EXAMS = 5
 _REAL_EXAM_EPISODES = 20
 
 
+# What a kind of policy changes in the presets.
+_KINDS: dict[str, dict[str, Any]] = {
+    "diffusion": {},
+    "beso": {"process": "beso", "inference_steps": 3},
+    "flow": {"process": "flow"},
+    "sega": {"memory": "sega"},
+}
+
+
 @dataclass(frozen=True)
 class Train:
     """Train a policy on recorded episodes.
@@ -39,7 +48,12 @@ class Train:
     Attributes:
         dataset: folders that "robopolicy collect" wrote.
         out: folder of the policy.
-        policy: kind of policy: "diffusion", or "sega", which also remembers what it saw before.
+        policy: kind of policy:
+            - diffusion: DDIM.
+            - beso: a score model, three steps of sampling.
+            - flow: flow matching.
+            - sega: diffusion that also remembers what it saw before.
+
         preset: "quick" for two cores, "full" for a graphics processor.
         steps: number of updates, instead of the preset's.
         seed: master seed.
@@ -47,7 +61,7 @@ class Train:
 
     dataset: tuple[Path, ...]
     out: Path
-    policy: Literal["diffusion", "sega"] = "diffusion"
+    policy: Literal["diffusion", "beso", "flow", "sega"] = "diffusion"
     preset: str = "quick"
     steps: int | None = None
     seed: int = 0
@@ -158,8 +172,9 @@ def train(args: Train) -> Result:
     from robopolicy.config import POLICY_PRESETS
 
     config = with_changes(choose("preset", POLICY_PRESETS, args.preset), steps=args.steps)
-    if args.policy == "sega":  # a batch of it holds whole episodes
-        config = with_changes(config, memory="sega", batch_size=config.batch_size // 4)
+    config = with_changes(config, **_KINDS[args.policy])
+    if config.memory != "none":  # a batch holds whole episodes
+        config = with_changes(config, batch_size=config.batch_size // 4)
     positive(steps=config.steps)
 
     def work() -> Result:

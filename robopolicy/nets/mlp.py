@@ -30,25 +30,36 @@ class MlpDenoiser(nn.Module):
         cond_dim: size of the condition.
         width: hidden units.
         blocks: residual blocks.
-        train_steps: diffusion steps, each with its own embedding.
+        train_steps: diffusion steps, each with its own embedding; 0 if levels of noise are any number.
     """
 
     def __init__(self, chunk: int, action_dim: int, cond_dim: int, width: int, blocks: int, train_steps: int):
         super().__init__()
         self.inp = nn.Linear(chunk * action_dim, width)
         self.cond = nn.Linear(cond_dim, width)
-        self.level = nn.Embedding(train_steps, width)
+        self.level = nn.Embedding(train_steps, width) if train_steps else Level(width)
         self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
         self.out = nn.Linear(width, chunk * action_dim)
 
     def forward(self, x: Tensor, step: Tensor, cond: Tensor) -> Tensor:
-        """(B, K, A) prediction for noisy chunks x (B, K, A) at diffusion steps (B,)."""
+        """(B, K, A) prediction for noisy chunks x (B, K, A) at levels of noise (B,)."""
         h = self.inp(x.flatten(1)) + self.cond(cond) + self.level(step)
         return self.out(self.blocks(h)).view(x.shape)
 
 
+class Level(nn.Module):
+    """Embeds a level of noise (B,) that may be any number."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.linear = nn.Linear(32, width)
+
+    def forward(self, level: Tensor) -> Tensor:
+        return self.linear(sinusoid(level, 32))
+
+
 def sinusoid(step: Tensor, dim: int) -> Tensor:
-    """(B, dim) sinusoidal embedding of integer steps (B,) (Vaswani et al. 2017, sec. 3.5)."""
+    """(B, dim) sinusoidal embedding of numbers (B,) (Vaswani et al. 2017, sec. 3.5)."""
     half = dim // 2
     freqs = torch.exp(-torch.arange(half, device=step.device) * (9.21 / (half - 1)))
     angles = step.float()[:, None] * freqs

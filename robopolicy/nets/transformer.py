@@ -32,6 +32,6 @@ class TransformerDenoiser(nn.Module):
         self.out = nn.Linear(width, action_dim)
 
     def forward(self, x: Tensor, step: Tensor, cond: Tensor) -> Tensor:
-        """(B, K, A) prediction for noisy chunks x (B, K, A) at diffusion steps (B,)."""
+        """(B, K, A) prediction for noisy chunks x (B, K, A) at levels of noise (B,)."""
         tokens = [sinusoid(step, self.width)[:, None], self.cond(cond)[:, None], self.inp(x)]
         return self.out(self.encoder(torch.cat(tokens, 1) + self.position)[:, 2:])

@@ -51,7 +51,7 @@ class UnetDenoiser(nn.Module):
         self.out = nn.Conv1d(channels[0], action_dim, 1)
 
     def forward(self, x: Tensor, step: Tensor, cond: Tensor) -> Tensor:
-        """(B, K, A) prediction for noisy chunks x (B, K, A) at diffusion steps (B,)."""
+        """(B, K, A) prediction for noisy chunks x (B, K, A) at levels of noise (B,)."""
         cond = self.cond(torch.cat([cond, sinusoid(step, self.embed)], -1))
         h = self.inp(nn.functional.pad(x.transpose(1, 2), (0, self.pad)))
         skips = []

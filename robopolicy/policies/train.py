@@ -143,6 +143,7 @@ def new_policy(spec: Spec, config: PolicyConfig, data: PolicyWindows, seed: int)
         width=config.width,
         blocks=config.blocks,
         channels=config.channels,
+        process=config.process,
         num_inference_steps=config.inference_steps,
         memory=config.memory,
         memory_width=config.memory_width,

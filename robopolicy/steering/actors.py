@@ -76,7 +76,7 @@ class ActorConfig:
 
 def remembered(carry: Carry) -> Tensor:
     """(B, M) everything in the memory of a policy, as numbers."""
-    return torch.cat([carry[name].float().flatten(1) for name in sorted(carry)], 1)
+    return torch.cat([carry[name].float().view(len(carry[name]), -1) for name in sorted(carry)], 1)
 
 
 class Features(nn.Module):

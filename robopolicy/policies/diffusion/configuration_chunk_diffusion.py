@@ -22,9 +22,10 @@ class ChunkDiffusionConfig(PreTrainedConfig):
         width: hidden units of the mlp, token size of the transformer.
         blocks: residual blocks of the mlp, layers of the transformer.
         channels: widths of the U-Net's resolutions.
-        num_train_timesteps: diffusion steps in training.
-        num_inference_steps: DDIM steps in sampling.
-        prediction_type: "sample" or "epsilon".
+        process: "ddim", "beso" (a score model that needs few steps) or "flow".
+        num_train_timesteps: diffusion steps in training, of "ddim".
+        num_inference_steps: steps in sampling.
+        prediction_type: "sample" or "epsilon", of "ddim".
         memory: what is carried from chunk to chunk: "none", "sega", or "lstm" and "stacked" (observations),
             which it is compared with.
         memory_width: size of a token of SEGA, hidden units of the LSTM.
@@ -44,6 +45,7 @@ class ChunkDiffusionConfig(PreTrainedConfig):
     width: int = 256
     blocks: int = 2
     channels: tuple[int, ...] = (64, 128)
+    process: str = "ddim"
     num_train_timesteps: int = 100
     num_inference_steps: int = 8
     prediction_type: str = "sample"
@@ -68,6 +70,8 @@ class ChunkDiffusionConfig(PreTrainedConfig):
         super().__post_init__()
         if self.denoiser not in ("mlp", "unet", "transformer"):
             raise ValueError(f"denoiser: wanted mlp, unet or transformer, got {self.denoiser!r}")
+        if self.process not in ("ddim", "beso", "flow"):
+            raise ValueError(f"process: wanted ddim, beso or flow, got {self.process!r}")
         if self.prediction_type not in ("sample", "epsilon"):
             raise ValueError(f"prediction_type: wanted sample or epsilon, got {self.prediction_type!r}")
         if self.memory not in ("none", "sega", "lstm", "stacked"):

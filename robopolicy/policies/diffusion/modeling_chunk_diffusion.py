@@ -1,9 +1,9 @@
 """Diffusion policy over action chunks as a LeRobot plug-in.
 
-Training (Ho et al. 2020, eq. 14, x0 form) regresses the clean chunk; sampling is deterministic DDIM
-(Song et al. 2021, eq. 12 with eta 0) from a given noise, so chunk = F(observation, noise) is a function:
-what DSRL steers. With a memory, chunk and next memory are a function of observation, memory and noise.
-Everything here is normalised; physical units end in the processors and in `robopolicy.policies.load`.
+Training asks the denoiser to undo noise; sampling undoes it from a given noise without drawing any more
+(`robopolicy.nets.sampling`), so chunk = F(observation, noise) is a function: what DSRL steers. With a
+memory, chunk and next memory are a function of observation, memory and noise. Everything here is
+normalised; physical units end in the processors and in `robopolicy.policies.load`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections import deque
 from typing import Any
 
 import torch
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 from torch import Generator, Tensor, nn
 
 from robopolicy.nets.memory import make_memory
 from robopolicy.nets.mlp import MlpDenoiser
+from robopolicy.nets.sampling import make_process
 from robopolicy.nets.transformer import TransformerDenoiser
 from robopolicy.nets.unet1d import UnetDenoiser
 from robopolicy.policies.diffusion.configuration_chunk_diffusion import ChunkDiffusionConfig
@@ -49,15 +49,12 @@ class ChunkDiffusionPolicy(PreTrainedPolicy):
         cond = self.memory.read_size if self.memory else config.n_obs_steps * size
         self.action_dim = outputs[ACTION].shape[0]
         self.denoiser = make_denoiser(config, self.action_dim, cond)
-        self.scheduler = DDIMScheduler(
+        self.process = make_process(
+            config.process,  # type: ignore[arg-type]
             config.num_train_timesteps,
-            beta_schedule="squaredcos_cap_v2",
-            prediction_type=config.prediction_type,  # type: ignore[arg-type]
-            clip_sample=True,
-            # DDIM steps back by train//inference levels: only "trailing" visits the levels it then assumes.
-            timestep_spacing="trailing",
+            config.num_inference_steps,
+            config.prediction_type,
         )
-        self.scheduler.set_timesteps(config.num_inference_steps)
         self.reset()
 
     def reset(self) -> None:
@@ -109,13 +106,8 @@ class ChunkDiffusionPolicy(PreTrainedPolicy):
         return (error * keep).sum() / (keep.sum() * self.action_dim)
 
     def corrupt(self, actions: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Noisy chunks (B, K, A) at random steps (B,), and what the denoiser should predict (B, K, A)."""
-        steps = torch.randint(
-            self.config.num_train_timesteps, (len(actions),), generator=generator, device=actions.device
-        )
-        noise = torch.randn(actions.shape, generator=generator, device=actions.device)
-        noisy = self.scheduler.add_noise(actions, noise, steps)  # type: ignore[arg-type]
-        return noisy, steps, actions if self.config.prediction_type == "sample" else noise
+        """Noisy chunks (B, K, A) at random levels (B,), and what the denoiser should predict (B, K, A)."""
+        return self.process.corrupt(actions, generator)
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict | None]:
         cond = self._last_of_a_row(batch) if self.memory else self.condition(batch)
@@ -135,14 +127,8 @@ class ChunkDiffusionPolicy(PreTrainedPolicy):
         return self.recall(obs, fresh)[:, -1]
 
     def denoise(self, cond: Tensor, noise: Tensor) -> Tensor:
-        """(B, K, A) normalised chunk for noise (B, K, A): deterministic DDIM."""
-        x = noise
-        for step in self.scheduler.timesteps.tolist():
-            levels = torch.full((len(x),), step, dtype=torch.int64, device=x.device)
-            out = self.denoiser(x, levels, cond)
-            # The noise is recomputed from the clipped sample, else clipping would leave an error behind.
-            x = self.scheduler.step(out, step, x, use_clipped_model_output=True, return_dict=False)[0]
-        return x
+        """(B, K, A) normalised chunk for noise (B, K, A)."""
+        return self.process.restore(lambda x, level: self.denoiser(x, level, cond), noise)
 
     @torch.no_grad()
     def predict_action_chunk(self, batch: dict[str, Tensor], **kwargs: Any) -> Tensor:
@@ -183,4 +169,5 @@ def make_denoiser(config: ChunkDiffusionConfig, action_dim: int, cond_dim: int) 
         return UnetDenoiser(*size, config.channels)
     if config.denoiser == "transformer":
         return TransformerDenoiser(*size, config.width, config.blocks)
-    return MlpDenoiser(*size, config.width, config.blocks, config.num_train_timesteps)
+    levels = config.num_train_timesteps if config.process == "ddim" else 0
+    return MlpDenoiser(*size, config.width, config.blocks, levels)

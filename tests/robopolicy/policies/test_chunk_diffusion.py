@@ -16,9 +16,12 @@ K, A = SPEC.chunk, SPEC.action_dim
 KINDS = ("mlp", "unet", "transformer")
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(
+    params=[("ddim", kind) for kind in KINDS] + [("beso", "mlp"), ("flow", "mlp"), ("beso", "unet")]
+)
 def policy(request):
-    return tiny_policy(SPEC, dataclasses.replace(POLICY, denoiser=request.param))
+    process, denoiser = request.param
+    return tiny_policy(SPEC, dataclasses.replace(POLICY, process=process, denoiser=denoiser))
 
 
 def seen(count: int = 16):

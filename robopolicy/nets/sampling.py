@@ -1,0 +1,156 @@
+"""How a chunk is destroyed in training and restored in sampling: DDIM, BESO's score model, flow matching.
+
+All share one interface, so that networks, steering and refinement need not know which it is: `corrupt` gives
+what the network sees, how noisy that is, and what it should say; `restore` is a deterministic function of the
+noise it starts from, which is N(0, I). Levels of noise are numbers from 0 to 100.
+
+Shape letters: B batch, K chunk, A action.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from torch import Generator, Tensor
+
+ProcessKind = Literal["ddim", "beso", "flow"]
+Network = Callable[[Tensor, Tensor], Tensor]
+"""Of the noisy chunk (B, K, A) and its level (B,), giving (B, K, A)."""
+
+_LEVELS = 100.0
+
+
+class Process(Protocol):
+    """See the module."""
+
+    def corrupt(self, clean: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Input of the network (B, K, A), level (B,) and target (B, K, A) for chunks in [-1, 1]."""
+        ...
+
+    def restore(self, network: Network, noise: Tensor) -> Tensor:
+        """(B, K, A) the chunk that noise (B, K, A) becomes."""
+        ...
+
+
+class Ddim:
+    """Trained as DDPM (Ho et al. 2020, eq. 14), sampled by DDIM (Song et al. 2021, eq. 12 with eta 0).
+
+    Args:
+        train_steps: levels in training.
+        steps: of sampling.
+        prediction: "sample" or "epsilon".
+    """
+
+    def __init__(self, train_steps: int, steps: int, prediction: str):
+        self.train_steps, self.prediction = train_steps, prediction
+        self.scheduler = DDIMScheduler(
+            train_steps,
+            beta_schedule="squaredcos_cap_v2",
+            prediction_type=prediction,  # type: ignore[arg-type]
+            clip_sample=True,
+            # DDIM steps back by train//inference levels: only "trailing" visits the levels it then assumes.
+            timestep_spacing="trailing",
+        )
+        self.scheduler.set_timesteps(steps)
+
+    def corrupt(self, clean: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor, Tensor]:
+        steps = torch.randint(self.train_steps, (len(clean),), generator=generator, device=clean.device)
+        noise = torch.randn(clean.shape, generator=generator, device=clean.device)
+        noisy = self.scheduler.add_noise(clean, noise, steps)  # type: ignore[arg-type]
+        return noisy, steps, clean if self.prediction == "sample" else noise
+
+    def restore(self, network: Network, noise: Tensor) -> Tensor:
+        x = noise
+        for step in self.scheduler.timesteps.tolist():
+            out = network(x, torch.full((len(x),), step, dtype=torch.int64, device=x.device))
+            # The noise is recomputed from the clipped sample, else clipping would leave an error behind.
+            x = self.scheduler.step(out, step, x, use_clipped_model_output=True, return_dict=False)[0]
+        return x
+
+
+class Beso:
+    """A score model in continuous time (Reuss et al. 2023, arXiv 2304.02532; Karras et al. 2022, table 1).
+
+    D(x) = c_skip x + c_out F(c_in x) with a data spread of 1/2; noise levels of training are log-logistic;
+    sampling takes exponentially falling levels in deterministic steps (DPM-solver of order 1).
+
+    Args:
+        steps: of sampling; three are enough.
+    """
+
+    _SPREAD, _LOW, _HIGH, _SCALE = 0.5, 0.005, 1.0, 0.5
+
+    def __init__(self, steps: int):
+        levels = torch.linspace(math.log(self._HIGH), math.log(self._LOW), steps).exp()
+        self.sigmas = [*levels.tolist(), 0.0]
+
+    def _factors(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """c_skip, c_out, c_in."""
+        total = sigma**2 + self._SPREAD**2
+        return self._SPREAD**2 / total, sigma * self._SPREAD * total.rsqrt(), total.rsqrt()
+
+    def _level(self, sigma: Tensor) -> Tensor:
+        return _LEVELS * (sigma / self._LOW).log() / math.log(self._HIGH / self._LOW)
+
+    def corrupt(self, clean: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor, Tensor]:
+        # Truncated to the levels that sampling visits, by drawing between their quantiles.
+        centre = math.log(self._SPREAD)
+        low, high = (
+            1 / (1 + math.exp((centre - math.log(s)) / self._SCALE)) for s in (self._LOW, self._HIGH)
+        )
+        u = low + (high - low) * torch.rand(len(clean), generator=generator, device=clean.device)
+        sigma = (centre + self._SCALE * torch.logit(u)).exp()
+        noise = torch.randn(clean.shape, generator=generator, device=clean.device)
+        noisy = clean + sigma[:, None, None] * noise
+        skip, out, inp = self._factors(sigma[:, None, None])
+        return inp * noisy, self._level(sigma), (clean - skip * noisy) / out
+
+    def restore(self, network: Network, noise: Tensor) -> Tensor:
+        x = self._HIGH * noise
+        for sigma, following in zip(self.sigmas, self.sigmas[1:], strict=False):
+            now = torch.full((len(x),), sigma, device=x.device)
+            skip, out, inp = self._factors(now[:, None, None])
+            clean = (skip * x + out * network(inp * x, self._level(now))).clamp(-1, 1)
+            x = clean + following / sigma * (x - clean)
+        return x
+
+
+class Flow:
+    """Flow matching along lines x_t = (1 - t) clean + t noise (Lipman et al. 2023, arXiv 2210.02747).
+
+    Args:
+        steps: of Euler's method.
+    """
+
+    def __init__(self, steps: int):
+        self.steps = steps
+
+    def corrupt(self, clean: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor, Tensor]:
+        t = torch.rand(len(clean), generator=generator, device=clean.device)
+        noise = torch.randn(clean.shape, generator=generator, device=clean.device)
+        return torch.lerp(clean, noise, t[:, None, None]), _LEVELS * t, noise - clean
+
+    def restore(self, network: Network, noise: Tensor) -> Tensor:
+        x = noise
+        for i in range(self.steps):
+            t = torch.full((len(x),), 1 - i / self.steps, device=x.device)
+            x = x - network(x, _LEVELS * t) / self.steps
+        return x
+
+
+def make_process(kind: ProcessKind, train_steps: int, steps: int, prediction: str) -> Process:
+    """The process called `kind`.
+
+    Args:
+        kind: which.
+        train_steps: levels in training, of "ddim".
+        steps: of sampling.
+        prediction: what the network of "ddim" predicts.
+    """
+    if kind == "beso":
+        return Beso(steps)
+    return Flow(steps) if kind == "flow" else Ddim(train_steps, steps, prediction)
