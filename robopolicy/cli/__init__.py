@@ -9,7 +9,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from robopolicy.cli import collect, deploy, doctor, judge, learn
+from robopolicy.cli import collect, deploy, doctor, judge, learn, merge
 from robopolicy.cli.common import show
 from robopolicy.cli.demo import Demo
 from robopolicy.errors import BadInput, Interrupted, RoboPolicyError
@@ -28,6 +28,7 @@ def demo(args: Demo) -> int:
 VERBS: dict[str, tuple[type, Callable[[Any], dict[str, Any] | int]]] = {
     "collect": (collect.Collect, collect.collect),
     "train": (learn.Train, learn.train),
+    "merge": (merge.Merge, merge.merge),
     "evaluate": (judge.Evaluate, judge.evaluate),
     "train-world": (learn.TrainWorld, learn.train_world),
     "diagnose": (judge.Diagnose, judge.diagnose),

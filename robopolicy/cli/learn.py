@@ -55,6 +55,7 @@ class Train:
             - sega: diffusion that also remembers what it saw before.
 
         preset: "quick" for two cores, "full" for a graphics processor.
+        init: a policy to go on from, of the same kind and preset; "robopolicy merge" then mixes the two.
         steps: number of updates, instead of the preset's.
         seed: master seed.
     """
@@ -63,6 +64,7 @@ class Train:
     out: Path
     policy: Literal["diffusion", "beso", "flow", "sega"] = "diffusion"
     preset: str = "quick"
+    init: Path | None = None
     steps: int | None = None
     seed: int = 0
 
@@ -181,7 +183,7 @@ def train(args: Train) -> Result:
         from robopolicy.checkpoint import folder_hash
         from robopolicy.policies.train import train_policy
 
-        report = train_policy(need("dataset", args.dataset), args.out, config, args.seed)
+        report = train_policy(need("dataset", args.dataset), args.out, config, args.seed, args.init)
         return {**report, "hash": folder_hash(args.out)}
 
     return run("train", args, config, work)

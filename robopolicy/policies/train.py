@@ -28,7 +28,7 @@ from robopolicy.policies.adapter import CONFIG, MODEL
 from robopolicy.policies.diffusion.configuration_chunk_diffusion import ChunkDiffusionConfig
 from robopolicy.policies.diffusion.modeling_chunk_diffusion import ChunkDiffusionPolicy
 from robopolicy.policies.diffusion.processor_chunk_diffusion import make_chunk_diffusion_pre_post_processors
-from robopolicy.policies.load import ChunkPolicy
+from robopolicy.policies.load import ChunkPolicy, load_policy
 from robopolicy.seeding import torch_seed
 from robopolicy.spec import Spec
 from robopolicy.train import fit, load_optimizer_state, optimizer_state, seeded_init, warm_cosine
@@ -173,8 +173,17 @@ def statistics(spec: Spec, data: PolicyWindows) -> dict[str, dict[str, Tensor]]:
     }
 
 
-def train_policy(datasets: list[Path], out: Path, config: PolicyConfig, seed: int) -> dict[str, Any]:
+def train_policy(
+    datasets: list[Path], out: Path, config: PolicyConfig, seed: int, init: Path | None = None
+) -> dict[str, Any]:
     """Trains a policy on demonstrations and seals it in `out`; resumes if interrupted.
+
+    Args:
+        datasets: folders of recorded episodes.
+        out: folder of the policy.
+        config: settings.
+        seed: of every random draw.
+        init: a policy to go on from: its weights and statistics.
 
     Returns:
         Number of episodes and windows, and the loss curve.
@@ -191,17 +200,35 @@ def train_policy(datasets: list[Path], out: Path, config: PolicyConfig, seed: in
     episodes = load_episodes(datasets)
     data = PolicyWindows(episodes, spec)
     policy = new_policy(spec, config, data, seed)
+    if init is not None:
+        policy = _continued(policy, init)
     with seeded_init(torch_seed(seed, "policy-helpers")):
         learner = (MemoryLearner if config.memory != "none" else PolicyLearner)(policy, data, config)
     out.mkdir(parents=True, exist_ok=True)
     settings = {
         **dataclasses.asdict(config),
         "data": tensor_hash({"states": data.states, "actions": data.steps}),
+        "init": policy.hash() if init else "",
     }
     curve = fit(learner, config.steps, torch_seed(seed, "policy"), "policy", out / PROGRESS, settings)
     policy.core.load_state_dict(learner.ema.average)
     save_policy(policy, out)
     return {"episodes": len(episodes), "windows": len(data), "curve": curve}
+
+
+def _continued(fresh: ChunkPolicy, init: Path) -> ChunkPolicy:
+    """The policy in `init`, ready to be trained, if it is of the same make as `fresh`."""
+    policy = load_policy(init, fresh.spec)
+    fresh.spec.require(policy.spec, "init")
+    if not isinstance(policy, ChunkPolicy):
+        raise BadInput("init", "a policy that robopolicy trained", init)
+    before, after = (dataclasses.asdict(p.core.config) for p in (policy, fresh))
+    ignored = ("optimizer_lr", "optimizer_weight_decay", "pretrained_path")
+    differing = [k for k in after if k not in ignored and before[k] != after[k]]
+    if differing:
+        wanted = ", ".join(f"{k} {after[k]}" for k in differing)
+        raise BadInput("init", wanted, ", ".join(f"{k} {before[k]}" for k in differing))
+    return policy.requires_grad_(True).train()
 
 
 def save_policy(policy: ChunkPolicy, out: Path) -> None:
