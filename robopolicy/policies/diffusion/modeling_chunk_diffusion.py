@@ -119,10 +119,9 @@ class ChunkDiffusionPolicy(PreTrainedPolicy):
         obs = torch.cat([batch[k].unflatten(1, shape) for k in self.keys], -1)
         pad = batch.get(f"{self.keys[0]}_is_pad")
         # What lies before the first observation of the episode is a copy of it.
-        missing = (
-            pad.unflatten(1, shape)[..., -1] if pad is not None else torch.zeros(obs.shape[:2]).to(obs).bool()
-        )
-        fresh = missing.roll(1, 1)
+        fresh = torch.zeros(obs.shape[:2], dtype=torch.bool, device=obs.device)
+        if pad is not None:
+            fresh[:, 1:] = pad.unflatten(1, shape)[:, :-1, -1]
         fresh[:, 0] = True
         return self.recall(obs, fresh)[:, -1]
 
