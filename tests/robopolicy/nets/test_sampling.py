@@ -100,3 +100,19 @@ def test_beso_levels_of_training_are_those_of_sampling():
     assert (sigma < made._SPREAD).float().mean() == pytest.approx(below, abs=0.02)
     assert made.sigmas[0] == pytest.approx(made._HIGH)
     assert made.sigmas[-2:] == [pytest.approx(made._LOW), 0.0]
+
+
+@pytest.mark.parametrize("steps", [1, 5, 8, 10, 100])
+@pytest.mark.parametrize("prediction", ["sample", "epsilon"])
+def test_ddim_equals_the_steps_of_diffusers(prediction, steps):
+    made, noise = Ddim(100, steps, prediction), normal(20, K, A).double()
+    weight = normal(A, A, seed=1).double()
+
+    def network(x, level):
+        return torch.tanh(x @ weight) + 0.01 * level[:, None, None]
+
+    x = noise
+    for step in made.scheduler.timesteps.tolist():
+        out = network(x, torch.full((20,), step))
+        x = made.scheduler.step(out, step, x, use_clipped_model_output=True, return_dict=False)[0]
+    assert torch.allclose(made.restore(network, noise), x, atol=1e-5)
