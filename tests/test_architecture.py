@@ -26,7 +26,7 @@ FLOORS = (
     ("policies",),
     ("rollout",),
     ("steering", "refine"),
-    ("evaluate", "results", "report", "serve"),
+    ("evaluate", "latency", "results", "report", "serve"),
     ("cli",),
 )
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from robopolicy.cli import collect, deploy, doctor, judge, learn, merge
+from robopolicy.cli import bench, collect, deploy, doctor, judge, learn, merge
 from robopolicy.cli.common import show
 from robopolicy.cli.demo import Demo
 from robopolicy.errors import BadInput, Interrupted, RoboPolicyError
@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[type, Callable[[Any], dict[str, Any] | int]]] = {
     "imagine": (judge.Imagine, judge.imagine),
     "steer": (learn.Steer, learn.steer),
     "promote": (judge.Promote, judge.promote),
+    "bench-policy": (bench.BenchPolicy, bench.bench_policy),
     "report": (judge.Report, judge.report),
     "serve": (deploy.Serve, deploy.serve),
     "deploy": (deploy.Deploy, deploy.deploy),

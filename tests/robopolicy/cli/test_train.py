@@ -51,3 +51,13 @@ def test_merge_refuses_before_it_writes(flags, named, here, tmp_path, capsys):
     assert main(f"merge --policy policy third {flags} --out {tmp_path}/out".split()) == 2
     assert named in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_bench_policy_tells_percentiles_and_when_to_ask(here, tmp_path):
+    line = f"bench-policy --policy policy --steerer steerer --chunks 20 --out {tmp_path}/bench"
+    assert main(line.split()) == 0
+    found = read_json(tmp_path / "bench/result.json")
+    assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["p99_ms"]
+    assert (
+        found["late_steps"] + found["ask_after_steps"] == found["chunk_steps"] or not found["ask_after_steps"]
+    )
