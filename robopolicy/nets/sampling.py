@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Literal, Protocol
 
 import torch
@@ -125,7 +126,7 @@ class Beso:
 
     def restore(self, network: Network, noise: Tensor) -> Tensor:
         x = self._HIGH * noise
-        for sigma, following in zip(self.sigmas, self.sigmas[1:], strict=False):
+        for sigma, following in pairwise(self.sigmas):
             now = torch.full((len(x),), sigma, device=x.device)
             skip, out, inp = self._factors(now[:, None, None])
             clean = (skip * x + out * network(inp * x, self._level(now))).clamp(-1, 1)

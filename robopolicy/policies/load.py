@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -97,6 +98,13 @@ class ChunkPolicy(nn.Module):
     def hash(self) -> str:
         """sha256 of weights and statistics."""
         return tensor_hash(self.state_dict())
+
+
+def different_make(a: ChunkPolicy, b: ChunkPolicy) -> dict[str, tuple[object, object]]:
+    """Settings in which two policies differ, with both values; how they were trained does not count."""
+    one, other = (dataclasses.asdict(p.core.config) for p in (a, b))
+    ignored = ("optimizer_lr", "optimizer_weight_decay", "pretrained_path")
+    return {k: (one[k], other[k]) for k in one if k not in ignored and one[k] != other[k]}
 
 
 def load_policy(folder: Path, spec: Spec | None = None) -> ChunkPolicy | GaussianPolicy | LeRobotPolicy:

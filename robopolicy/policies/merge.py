@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 
 from robopolicy.errors import BadInput
-from robopolicy.policies.load import ChunkPolicy
+from robopolicy.policies.load import ChunkPolicy, different_make
 
 
 def merge(
@@ -35,8 +35,8 @@ def merge(
             raise BadInput(f"weight {name}".strip(), "a number in [0, 1]", one)
     base.spec.require(tuned.spec, "tuned policy")
     mine, theirs = base.state_dict(), tuned.state_dict()
-    if {k: v.shape for k, v in mine.items()} != {k: v.shape for k, v in theirs.items()}:
-        raise BadInput("tuned policy", "the same network as the base's", "another one")
+    if differing := different_make(base, tuned):
+        raise BadInput("tuned policy", "the same make as the base's", f"other {', '.join(differing)}")
     for name in ("mean", "std", "low", "high"):
         if not torch.equal(mine[name], theirs[name]):
             wanted = "statistics of the base (train it with --init)"

@@ -28,7 +28,7 @@ from robopolicy.policies.adapter import CONFIG, MODEL
 from robopolicy.policies.diffusion.configuration_chunk_diffusion import ChunkDiffusionConfig
 from robopolicy.policies.diffusion.modeling_chunk_diffusion import ChunkDiffusionPolicy
 from robopolicy.policies.diffusion.processor_chunk_diffusion import make_chunk_diffusion_pre_post_processors
-from robopolicy.policies.load import ChunkPolicy, load_policy
+from robopolicy.policies.load import ChunkPolicy, different_make, load_policy
 from robopolicy.seeding import torch_seed
 from robopolicy.spec import Spec
 from robopolicy.train import fit, load_optimizer_state, optimizer_state, seeded_init, warm_cosine
@@ -222,12 +222,9 @@ def _continued(fresh: ChunkPolicy, init: Path) -> ChunkPolicy:
     fresh.spec.require(policy.spec, "init")
     if not isinstance(policy, ChunkPolicy):
         raise BadInput("init", "a policy that robopolicy trained", init)
-    before, after = (dataclasses.asdict(p.core.config) for p in (policy, fresh))
-    ignored = ("optimizer_lr", "optimizer_weight_decay", "pretrained_path")
-    differing = [k for k in after if k not in ignored and before[k] != after[k]]
-    if differing:
-        wanted = ", ".join(f"{k} {after[k]}" for k in differing)
-        raise BadInput("init", wanted, ", ".join(f"{k} {before[k]}" for k in differing))
+    if differing := different_make(policy, fresh):
+        before, after = (", ".join(f"{k} {both[i]}" for k, both in differing.items()) for i in (0, 1))
+        raise BadInput("init", after, before)
     return policy.requires_grad_(True).train()
 
 

@@ -66,8 +66,13 @@ def test_merge_bad_weight_or_group_refused(weight, groups, named):
 
 def test_merge_of_other_network_or_statistics_refused():
     base, _ = pair()
-    with pytest.raises(BadInput, match="same network"):
-        merge(base, tiny_policy(SPEC, dataclasses.replace(POLICY, width=16)), 0.5)
+    for make in ({"width": 16}, {"process": "beso"}, {"inference_steps": 7}):
+        with pytest.raises(BadInput, match="same make"):
+            merge(base, tiny_policy(SPEC, dataclasses.replace(POLICY, **make)), 0.5)
+    # Their weights are of the same shapes, and mean something else.
+    beso, flow = (tiny_policy(SPEC, dataclasses.replace(POLICY, process=p)) for p in ("beso", "flow"))
+    with pytest.raises(BadInput, match="process"):
+        merge(beso, flow, 0.5)
     other = tiny_policy(SPEC, seed=1)
     other.mean += 1
     with pytest.raises(BadInput, match="--init"):

@@ -161,17 +161,10 @@ def test_prefill_holds_the_memory_of_each_chunk():
     episodes = recorded(20, UniformNoise(1.5, repeat=True), policy)
     steerer = NoiseSteerer(ActorConfig.of(config), SPEC, torch.Generator(), policy)
     taken = recorded_transitions(episodes, policy, steerer, config)
-    signs = [sign for e in episodes for sign, _ in zip(_signs(e.seed), e.chunk_starts, strict=False)]
+    signs = [(-1.0) ** (e.seed + c) for e in episodes for c in range(len(e.chunk_starts))]
     assert taken.features[:, -1].tolist() == signs
     assert taken.following[:, -1].tolist() == [-s for s in signs]
     assert (
         steerer.features.size
         == 1 + NoiseSteerer(ActorConfig.of(config), SPEC, torch.Generator(), ToyPolicy()).features.size
     )
-
-
-def _signs(seed):
-    sign = 1.0 - 2 * (seed % 2)
-    while True:
-        yield sign
-        sign = -sign
