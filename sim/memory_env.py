@@ -16,12 +16,13 @@ from robopolicy.seeding import stream
 from robopolicy.spec import Spec
 
 GOALS = np.array([[0.6, 0.6], [-0.6, 0.6], [-0.6, -0.6], [0.6, -0.6]], np.float32)
-FLASH_STEPS = 8  # as many as a chunk has: every policy sees the cue, whenever it looks
+# As many steps as a chunk has: every policy sees a cue whenever it looks, and a signal before it is due.
+FLASH_STEPS = 8
 LATEST_FLASH = 24
 _TIME_TO_ANSWER = 28
 _NEAR_M = 0.15
 _CENTRE_M = 0.35
-LIFTS, UP_M, DOWN_M, ASIDE_M = 3, 0.5, 0.1, 0.45
+LIFTS, RAISED_M, UP_M, DOWN_M, ASIDE_M = 3, 0.6, 0.35, 0.15, 0.45
 ARM_M = 0.6
 
 
@@ -90,7 +91,7 @@ class CueEnv(MemoryEnv):
 
     def judge(self) -> tuple[bool, bool]:
         away = np.linalg.norm(self.hand[:2] - GOALS, axis=-1)
-        early = self.steps < self.go and bool(np.linalg.norm(self.hand[:2]) > _CENTRE_M)
+        early = self.steps <= self.go and bool(np.linalg.norm(self.hand[:2]) > _CENTRE_M)
         success = bool(away[self.cue] < _NEAR_M) and not early
         wrong = bool((np.delete(away, self.cue) < _NEAR_M).any())
         return success, early or wrong or self.steps >= self.go + _TIME_TO_ANSWER
@@ -98,14 +99,37 @@ class CueEnv(MemoryEnv):
     def shown(self) -> np.ndarray:
         lamps = np.zeros(len(GOALS) + 1, np.float32)
         lamps[self.cue] = self.flash <= self.steps < self.flash + FLASH_STEPS
-        lamps[-1] = self.steps >= self.go
+        lamps[-1] = np.clip(_brightness(self.steps, self.go), 0, 1)
         return lamps
 
 
-class CountEnv(MemoryEnv):
-    """The hand has to be raised and lowered three times, no more and no less, and then be put aside."""
+class SignalEnv(MemoryEnv):
+    """Something is to be done at each of some signals, and what it is depends on how many there have been."""
+
+    gaps: tuple[tuple[int, int], ...]  # steps before each signal, from..to
+    signals: np.ndarray  # steps at which they are given
 
     def begin(self, rng: np.random.Generator) -> None:
+        low, high = np.array(self.gaps).T
+        self.signals = np.cumsum(rng.integers(low, high + 1))
+
+    @property
+    def given(self) -> int:
+        """Signals until now."""
+        return int((self.signals < self.steps).sum())
+
+    def shown(self) -> np.ndarray:
+        brightness = _brightness(self.steps, self.signals)
+        return np.where(brightness > 1, 0, brightness).max(keepdims=True).clip(0).astype(np.float32)
+
+
+class CountEnv(SignalEnv):
+    """At each of three signals the hand has to be raised and lowered, at the fourth it has to go aside."""
+
+    gaps = ((8, 32), *[(28, 56)] * LIFTS)
+
+    def begin(self, rng: np.random.Generator) -> None:
+        super().begin(rng)
         self.lifts, self.up = 0, False
 
     def judge(self) -> tuple[bool, bool]:
@@ -115,25 +139,34 @@ class CountEnv(MemoryEnv):
             self.lifts += 1
         self.up &= bool(height > DOWN_M)
         aside = bool(self.hand[0] > ASIDE_M)
-        done = self.lifts == LIFTS and not self.up
-        return aside and done, self.lifts > LIFTS or (aside and not done)
+        done = self.lifts == LIFTS and not self.up and self.given > LIFTS
+        return aside and done, self.lifts > min(self.given, LIFTS) or (aside and not done)
 
 
-class ReturnEnv(MemoryEnv):
-    """The hand has to go left, come back to the middle, rest there, and then go right."""
+class ReturnEnv(SignalEnv):
+    """At a signal the hand has to go left and come back to the middle; at the next it has to go right."""
+
+    gaps = ((8, 80), (40, 112))
 
     def begin(self, rng: np.random.Generator) -> None:
+        super().begin(rng)
         self.stage = 0  # nothing done, been to the left, back in the middle
 
     def judge(self) -> tuple[bool, bool]:
         x = self.hand[0]
         left, right = bool(x < _NEAR_M - ARM_M), bool(x > ARM_M - _NEAR_M)
-        failed = (left and self.stage == 2) or (right and self.stage < 2)
+        failed = (left and (self.stage == 2 or not self.given)) or (right and self.stage < 2)
         if left and self.stage == 0:
             self.stage = 1
         if self.stage == 1 and abs(x) < _NEAR_M:
             self.stage = 2
-        return right and self.stage == 2, failed
+        done = right and self.stage == 2
+        return done and self.given == 2, failed or (done and self.given < 2)
+
+
+def _brightness(step: int, signal: np.ndarray | int) -> np.ndarray:
+    """Of a lamp that counts down to a signal: 0 until a flash before it, 1 when it is due, more later."""
+    return 1 + (step - np.asarray(signal)) / FLASH_STEPS
 
 
 ENVS = {"cue": CueEnv, "count": CountEnv, "return": ReturnEnv}

@@ -101,8 +101,8 @@ def metaworld_spec(task: str, horizon: int) -> Spec:
     )
 
 
-def memory_spec(task: str, horizon: int, objects: tuple[Field, ...] = ()) -> Spec:
-    """What the numbers of a memory task mean: a hand over a table, and lamps if there are any."""
+def memory_spec(task: str, horizon: int, objects: tuple[Field, ...]) -> Spec:
+    """What the numbers of a memory task mean: a hand over a table, and lamps."""
     return Spec(
         robot="hand",
         task=task,
@@ -116,5 +116,6 @@ def memory_spec(task: str, horizon: int, objects: tuple[Field, ...] = ()) -> Spe
     )
 
 
-# Four lamps of which one flashes, and the signal to go.
-LAMPS = (Field("lamps", 4, "1", 0.0, 1.0), Field("go", 1, "1", 0.0, 1.0))
+# A lamp that grows brighter until it is due, and four others of which one flashes.
+SIGNAL = (Field("signal", 1, "1", 0.0, 1.0),)
+LAMPS = (Field("lamps", 4, "1", 0.0, 1.0), *SIGNAL)

@@ -14,7 +14,7 @@ import gymnasium
 
 from robopolicy.errors import BadInput
 from robopolicy.spec import Spec
-from sim.specs import CAN, DOOR, LAMPS, LIFT, STACK, memory_spec, metaworld_spec
+from sim.specs import CAN, DOOR, LAMPS, LIFT, SIGNAL, STACK, memory_spec, metaworld_spec
 
 if TYPE_CHECKING:
     from robopolicy.protocols import Policy
@@ -133,8 +133,8 @@ MEMORY = {
     "cue-short": _memory("cue", memory_spec("cue-short", 84, LAMPS)),
     "cue-medium": _memory("cue", memory_spec("cue-medium", 140, LAMPS)),
     "cue-long": _memory("cue", memory_spec("cue-long", 212, LAMPS)),
-    "count": _memory("count", memory_spec("count", 200)),
-    "return": _memory("return", memory_spec("return", 240)),
+    "count": _memory("count", memory_spec("count", 240, SIGNAL)),
+    "return": _memory("return", memory_spec("return", 240, SIGNAL)),
 }
 TASKS = MANIPULATION | MEMORY
 

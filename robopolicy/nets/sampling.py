@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
@@ -25,6 +25,18 @@ Network = Callable[[Tensor, Tensor], Tensor]
 _LEVELS = 100.0
 
 
+class Known(NamedTuple):
+    """What is known of a chunk before it is restored, such as actions that will be taken while it is.
+
+    Attributes:
+        chunk: (B, K, A) in [-1, 1].
+        weight: (B, K, 1) from 0, nothing is known, to 1, it will be exactly so.
+    """
+
+    chunk: Tensor
+    weight: Tensor
+
+
 class Process(Protocol):
     """See the module."""
 
@@ -32,9 +44,17 @@ class Process(Protocol):
         """Input of the network (B, K, A), level (B,) and target (B, K, A) for chunks in [-1, 1]."""
         ...
 
-    def restore(self, network: Network, noise: Tensor) -> Tensor:
-        """(B, K, A) the chunk that noise (B, K, A) becomes."""
+    def restore(self, network: Network, noise: Tensor, known: Known | None = None) -> Tensor:
+        """(B, K, A) the chunk that noise (B, K, A) becomes.
+
+        What is known replaces what is predicted at every step, and the rest is made to go with it
+        (inpainting; Lugmayr et al. 2022, arXiv 2201.09865).
+        """
         ...
+
+
+def _with(clean: Tensor, known: Known | None) -> Tensor:
+    return clean if known is None else torch.lerp(clean, known.chunk, known.weight)
 
 
 class Ddim:
@@ -77,13 +97,13 @@ class Ddim:
         noisy = self.scheduler.add_noise(clean, noise, steps)  # type: ignore[arg-type]
         return noisy, steps, clean if self.prediction == "sample" else noise
 
-    def restore(self, network: Network, noise: Tensor) -> Tensor:
+    def restore(self, network: Network, noise: Tensor, known: Known | None = None) -> Tensor:
         x = noise
         for step, signal, spread, ours, kept in self._steps:
             out = network(x, torch.full((len(x),), step, dtype=torch.int64, device=x.device))
             clean = out if self.prediction == "sample" else (x - spread * out) / signal
             # The noise in x is what the clipped sample leaves, else clipping would leave an error behind.
-            x = ours * clean.clamp(-1, 1) + kept * x
+            x = ours * _with(clean.clamp(-1, 1), known) + kept * x
         return x
 
 
@@ -124,12 +144,12 @@ class Beso:
         skip, out, inp = self._factors(sigma[:, None, None])
         return inp * noisy, self._level(sigma), (clean - skip * noisy) / out
 
-    def restore(self, network: Network, noise: Tensor) -> Tensor:
+    def restore(self, network: Network, noise: Tensor, known: Known | None = None) -> Tensor:
         x = self._HIGH * noise
         for sigma, following in pairwise(self.sigmas):
             now = torch.full((len(x),), sigma, device=x.device)
             skip, out, inp = self._factors(now[:, None, None])
-            clean = (skip * x + out * network(inp * x, self._level(now))).clamp(-1, 1)
+            clean = _with((skip * x + out * network(inp * x, self._level(now))).clamp(-1, 1), known)
             x = clean + following / sigma * (x - clean)
         return x
 
@@ -149,11 +169,13 @@ class Flow:
         noise = torch.randn(clean.shape, generator=generator, device=clean.device)
         return torch.lerp(clean, noise, t[:, None, None]), _LEVELS * t, noise - clean
 
-    def restore(self, network: Network, noise: Tensor) -> Tensor:
+    def restore(self, network: Network, noise: Tensor, known: Known | None = None) -> Tensor:
         x = noise
         for i in range(self.steps):
-            t = torch.full((len(x),), 1 - i / self.steps, device=x.device)
-            x = x - network(x, _LEVELS * t) / self.steps
+            t = 1 - i / self.steps
+            level = torch.full((len(x),), _LEVELS * t, device=x.device)
+            clean = _with(x - t * network(x, level), known)
+            x = torch.lerp(x, clean, 1 / (self.steps - i))
         return x
 
 

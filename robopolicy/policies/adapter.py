@@ -83,7 +83,7 @@ class LeRobotPolicy(nn.Module):
         # Without delta indices LeRobot's batches have no time dimension.
         self.seen = -1 if seen is None else [spec.obs_steps - 1 + i for i in seen]
         self.dims = getattr(config, "max_action_dim", spec.action_dim)
-        self.register_buffer("spread", _spread(config.action_delta_indices, self.dims, spec))
+        self.register_buffer("spread", spread_noise(config.action_delta_indices, self.dims, spec))
         for name, bound in zip(("low", "high"), spec.action_range, strict=True):
             self.register_buffer(name, torch.from_numpy(bound))
         # The statistics are part of the policy, so they are part of its hash; so is what it is told.
@@ -145,7 +145,7 @@ class LeRobotPolicy(nn.Module):
             raise BadInput("policy", wanted, f"{self.core.name}, which ignores it")
 
 
-def _spread(steps: list[int], dims: int, spec: Spec) -> Tensor:
+def spread_noise(steps: list[int], dims: int, spec: Spec) -> Tensor:
     """(K * A, H * dims): noise of the K steps from now on -> noise of a model for `steps`, H of them.
 
     What is executed is passed on. The columns of the rest are those of random orthogonal matrices, so that

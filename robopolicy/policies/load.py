@@ -23,6 +23,7 @@ from robopolicy.checkpoint import (
     tensor_hash,
 )
 from robopolicy.errors import BadInput
+from robopolicy.nets.sampling import Known
 from robopolicy.policies.adapter import CONFIG, MODEL, LeRobotPolicy, check_features, open_lerobot
 from robopolicy.policies.diffusion.configuration_chunk_diffusion import ChunkDiffusionConfig
 from robopolicy.policies.diffusion.modeling_chunk_diffusion import ChunkDiffusionPolicy
@@ -85,14 +86,21 @@ class ChunkPolicy(nn.Module):
         return 2 * (actions - self.low) / (self.high - self.low) - 1
 
     @torch.no_grad()
-    def sample(self, obs: Tensor, carry: Carry, noise: Tensor) -> tuple[Tensor, Carry]:
-        """See `robopolicy.protocols.Policy`; a deterministic function of `obs`, `carry` and `noise`."""
+    def sample(
+        self, obs: Tensor, carry: Carry, noise: Tensor, known: Known | None = None
+    ) -> tuple[Tensor, Carry]:
+        """See `robopolicy.protocols.Policy`; a deterministic function of its arguments.
+
+        What is `known` of the chunk, in physical units, is kept and the rest made to go with it.
+        """
         if self.core.memory:
             cond, memory = self.core.memory(self.normalize(obs), carry["memory"], carry["fresh"])
             carry = {"memory": memory, "fresh": torch.zeros_like(carry["fresh"])}
         else:
             cond = self.condition(obs)
-        chunk = self.core.denoise(cond, noise).clamp(-1, 1)
+        if known is not None:
+            known = known._replace(chunk=self.normalize_actions(known.chunk))
+        chunk = self.core.denoise(cond, noise, known).clamp(-1, 1)
         return self.low + (chunk + 1) / 2 * (self.high - self.low), carry
 
     def hash(self) -> str:

@@ -99,24 +99,57 @@ def test_cue_only_the_right_corner_counts(lamp):
         over = success = False
         state = env._state()
         while not (over or success):
-            goal = np.array([*GOALS[lamp], 0.0]) * state[7]
+            goal = np.array([*GOALS[lamp], 0.0]) * (state[7] >= 1)
             step = np.clip(goal - env.hand, -0.1, 0.1).astype(np.float32)
             state, _, success, over, _ = env.step(step)
         assert success == (env.cue == lamp)
         assert env.steps < env.go + 12
 
 
-def test_count_once_too_often_or_too_few_is_over():
-    for lifts in range(5):
-        env = find_task("count").make()
-        env.reset(seed=0)
-        success = over = False
-        path = [0.6, 0.0] * lifts
-        targets = [np.array([0.0, 0.0, z]) for z in path] + [np.array([0.6, 0.0, 0.0])]
-        for target in targets:
-            while not (over or success) and np.abs(target - env.hand).max() > 0.01:
-                step = np.clip(target - env.hand, -0.1, 0.1).astype(np.float32)
+def test_signal_grows_for_a_chunk_before_it_is_due():
+    env = find_task("count").make()
+    state, _ = env.reset(seed=1)
+    brightness = [float(state[3])]
+    while len(brightness) <= env.signals[-1] + 1:
+        brightness.append(float(env.step(STILL)[0][3]))
+    for signal in env.signals:
+        before = brightness[signal - 8 : signal + 2]
+        assert before == [*np.arange(9) / 8, 0.0]
+    assert sum(b > 0 for b in brightness) == 8 * len(env.signals)
+
+
+def played(env, targets, early=False):
+    """Goes to each target and home, at the signals or before them; whether it succeeded and was stopped."""
+    env.reset(seed=0)
+    success = over = False
+    for at, target in zip(env.signals, targets, strict=False):
+        while not (over or success or early or env.steps > at):
+            _, _, success, over, _ = env.step(STILL)
+        for point in (np.array(target), np.zeros(3)):
+            while not (over or success) and np.abs(point - env.hand).max() > 0.01:
+                step = np.clip(point - env.hand, -0.1, 0.1).astype(np.float32)
                 _, _, success, over, _ = env.step(step)
-        assert success == (lifts == 3)
-        assert over == (lifts != 3)
-        assert env.steps < env.spec.horizon
+    return success, over
+
+
+UP, LEFT, RIGHT = (0.0, 0.0, 0.6), (-0.6, 0.0, 0.0), (0.6, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "targets"),
+    [
+        ("count", [UP, UP, RIGHT]),
+        ("count", [UP, UP, UP, UP]),
+        ("count", [RIGHT]),
+        ("return", [LEFT, LEFT]),
+        ("return", [RIGHT]),
+    ],
+)
+def test_wrong_thing_at_a_signal_is_over(name, targets):
+    assert played(find_task(name).make(), targets) == (False, True)
+
+
+@pytest.mark.parametrize(("name", "targets"), [("count", [UP, UP, UP, RIGHT]), ("return", [LEFT, RIGHT])])
+def test_right_things_at_the_signals_succeed_and_before_them_do_not(name, targets):
+    assert played(find_task(name).make(), targets) == (True, False)
+    assert played(find_task(name).make(), targets, early=True) == (False, True)

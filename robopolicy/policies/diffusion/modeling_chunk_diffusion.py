@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 
 from robopolicy.nets.memory import make_memory
 from robopolicy.nets.mlp import MlpDenoiser
-from robopolicy.nets.sampling import make_process
+from robopolicy.nets.sampling import Known, make_process
 from robopolicy.nets.transformer import TransformerDenoiser
 from robopolicy.nets.unet1d import UnetDenoiser
 from robopolicy.policies.diffusion.configuration_chunk_diffusion import ChunkDiffusionConfig
@@ -125,9 +125,9 @@ class ChunkDiffusionPolicy(PreTrainedPolicy):
         fresh[:, 0] = True
         return self.recall(obs, fresh)[:, -1]
 
-    def denoise(self, cond: Tensor, noise: Tensor) -> Tensor:
-        """(B, K, A) normalised chunk for noise (B, K, A)."""
-        return self.process.restore(lambda x, level: self.denoiser(x, level, cond), noise)
+    def denoise(self, cond: Tensor, noise: Tensor, known: Known | None = None) -> Tensor:
+        """(B, K, A) normalised chunk for noise (B, K, A), of which some may be known."""
+        return self.process.restore(lambda x, level: self.denoiser(x, level, cond), noise, known)
 
     @torch.no_grad()
     def predict_action_chunk(self, batch: dict[str, Tensor], **kwargs: Any) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import normal
 
-from robopolicy.nets.sampling import Beso, Ddim, Flow, make_process
+from robopolicy.nets.sampling import Beso, Ddim, Flow, Known, make_process
 
 KINDS = ("ddim", "beso", "flow")
 B, K, A = 4000, 2, 1
@@ -116,3 +116,16 @@ def test_ddim_equals_the_steps_of_diffusers(prediction, steps):
         out = network(x, torch.full((20,), step))
         x = made.scheduler.step(out, step, x, use_clipped_model_output=True, return_dict=False)[0]
     assert torch.allclose(made.restore(network, noise), x, atol=1e-5)
+
+
+@pytest.mark.parametrize("prediction", ["sample", "epsilon"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_restore_keeps_what_is_known_and_nothing_known_changes_nothing(kind, prediction):
+    made = process(kind, 4, prediction)
+    network, noise = best_network(made, MEAN, SPREAD), normal(6, K, A)
+    chunk, weight = torch.full((6, K, A), -0.7), torch.tensor([[1.0], [0.0]]).expand(6, K, 1)
+    restored, free = made.restore(network, noise, Known(chunk, weight)), made.restore(network, noise)
+    assert torch.allclose(restored[:, 0], chunk[:, 0], atol=1e-6)
+    # This network looks at each number alone.
+    assert torch.allclose(restored[:, 1], free[:, 1], atol=1e-5)
+    assert torch.allclose(made.restore(network, noise, Known(chunk, 0 * weight)), free, atol=1e-6)

@@ -1,0 +1,145 @@
+"""Acting while the next chunk is still being computed: real-time chunking, and what it is compared with.
+
+A policy that takes `delay` control steps for a chunk is asked so long before the current chunk has been
+executed. Of the new chunk those first steps are known: they are what the robot does meanwhile. Real-time
+chunking (Black et al. 2025, arXiv 2506.07339) has the new chunk continue them, by inpainting.
+
+Both classes here are policies (`robopolicy.protocols.Policy`) that see `delay` observations more than the
+policy inside, so that the delay costs them in simulation and imagination what it would cost a robot. Shape
+letters: B batch, H actions that the policy inside predicts, K actions that are executed of them, A action.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from robopolicy.errors import BadInput
+from robopolicy.nets.sampling import Known
+from robopolicy.policies.adapter import spread_noise
+from robopolicy.policies.load import ChunkPolicy
+from robopolicy.protocols import Carry
+
+
+def overlap_weights(horizon: int, execute: int, delay: int) -> Tensor:
+    """(H, 1) how much of the previous plan a new one has to keep; Black et al. 2025, eq. 5.
+
+    All of what is executed before the new plan is there, then less and less, nothing where the old plan has
+    ended.
+
+    Args:
+        horizon: actions per plan, H.
+        execute: actions executed of each, K.
+        delay: steps until a plan is there.
+    """
+    i, end = torch.arange(horizon), horizon - execute
+    left = ((end - i) / (end - delay + 1)).clamp(0, 1)
+    soft = left * left.expm1() / torch.tensor(1.0).expm1()
+    return torch.where(i < delay, 1.0, torch.where(i < end, soft, 0.0))[:, None]
+
+
+class RealtimePolicy:
+    """Executes one plan while the next is computed.
+
+    Args:
+        policy: without memory, whose chunks hold at least `execute + delay` actions.
+        execute: actions executed of each plan, K.
+        delay: control steps between what a plan has seen and its first executed action; at most K.
+        joined: whether plans continue what is executed meanwhile; else the old plan is left for the new one
+            without regard to where they part.
+
+    Raises:
+        BadInput: if it cannot be done with this policy.
+    """
+
+    def __init__(self, policy: ChunkPolicy, execute: int, delay: int, joined: bool = True):
+        horizon, dim = policy.spec.chunk, policy.spec.action_dim
+        self.policy, self.delay, self.joined = policy, delay, joined
+        _check(policy, execute, delay)
+        self.spec = dataclasses.replace(policy.spec, chunk=execute, obs_steps=policy.spec.obs_steps + delay)
+        self.weight = overlap_weights(horizon, execute, delay)
+        self._spread = spread_noise(list(range(horizon)), dim, self.spec)
+
+    def initial(self, seeds: Sequence[int]) -> Carry:
+        """No plan yet."""
+        shape = (len(seeds), self.policy.spec.chunk, self.policy.spec.action_dim)
+        return {"plan": torch.zeros(shape), "fresh": torch.ones(len(seeds), dtype=torch.bool)}
+
+    @torch.no_grad()
+    def sample(self, obs: Tensor, carry: Carry, noise: Tensor) -> tuple[Tensor, Carry]:
+        """See `robopolicy.protocols.Policy`: what is executed next (B, K, A).
+
+        Args:
+            obs: (B, T, D), the newest of which come too late; those before are seen.
+            carry: the plan that is being executed, from what it has seen on.
+            noise: (B, K, A).
+        """
+        execute, delay = self.spec.chunk, self.delay
+        old, fresh = carry["plan"], carry["fresh"][:, None, None]
+        known = None
+        if self.joined:
+            rest = torch.cat([old[:, execute:], old[:, -1:].expand(-1, execute, -1)], 1)
+            known = Known(rest, torch.where(fresh, 0.0, self.weight))
+        whole = (noise.flatten(1) @ self._spread).view(old.shape)
+        plan, _ = self.policy.sample(_seen(obs, self.policy, delay), {}, whole, known)
+        # The robot waits for its first plan, which is executed from its start.
+        waited = plan[:, (torch.arange(plan.shape[1]) - delay).clamp_min(0)]
+        plan = torch.where(fresh, waited, plan)
+        after = {"plan": plan, "fresh": torch.zeros_like(carry["fresh"])}
+        return plan[:, delay : delay + execute], after
+
+
+class SynchronousPolicy:
+    """Executes a plan, then holds still until the next one is there.
+
+    Args:
+        policy: without memory, whose chunks hold at least `execute + delay` actions.
+        execute: actions executed of each plan.
+        delay: control steps until a plan is there; at most as many as are executed.
+
+    Raises:
+        BadInput: if it cannot be done with this policy.
+    """
+
+    def __init__(self, policy: ChunkPolicy, execute: int, delay: int):
+        self.policy, self.execute, self.delay = policy, execute, delay
+        _check(policy, execute, delay)
+        self.spec = dataclasses.replace(
+            policy.spec, chunk=execute + delay, obs_steps=policy.spec.obs_steps + delay
+        )
+        self._spread = spread_noise(list(range(policy.spec.chunk)), policy.spec.action_dim, self.spec)
+        moving = [bool(f.moves) for f in policy.spec.action for _ in range(f.size)]
+        self._moving = torch.tensor(moving)
+
+    def initial(self, seeds: Sequence[int]) -> Carry:
+        """Nothing is carried."""
+        return {}
+
+    @torch.no_grad()
+    def sample(self, obs: Tensor, carry: Carry, noise: Tensor) -> tuple[Tensor, Carry]:
+        """See `robopolicy.protocols.Policy`: a plan, then commands that hold the hand where it is."""
+        shape = (len(obs), self.policy.spec.chunk, self.policy.spec.action_dim)
+        whole = (noise.flatten(1) @ self._spread).view(shape)
+        plan = self.policy.sample(_seen(obs, self.policy, self.delay), {}, whole)[0][:, : self.execute]
+        hold = torch.where(self._moving, 0.0, plan[:, -1:]).expand(-1, self.delay, -1)
+        return torch.cat([plan, hold], 1), carry
+
+
+def _seen(obs: Tensor, policy: ChunkPolicy, delay: int) -> Tensor:
+    """(B, T, D) what the policy inside had seen when it was asked."""
+    end = obs.shape[1] - delay
+    return obs[:, end - policy.spec.obs_steps : end]
+
+
+def _check(policy: ChunkPolicy, execute: int, delay: int) -> None:
+    horizon = policy.spec.chunk
+    if policy.core.memory:
+        raise BadInput("policy", "one without memory", f"a memory of kind {policy.core.config.memory!r}")
+    if not 1 <= execute <= horizon:
+        raise BadInput("execute", f"in [1, {horizon}], the policy's chunk", execute)
+    most = min(execute, horizon - execute)
+    if not 0 <= delay <= most:
+        raise BadInput("delay", f"in [0, {most}], for {execute} of {horizon} actions", delay)
