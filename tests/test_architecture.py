@@ -24,7 +24,7 @@ FLOORS = (
     ("train",),
     ("data", "nets"),
     ("policies",),
-    ("rollout",),
+    ("rollout", "realtime"),
     ("steering", "refine"),
     ("evaluate", "latency", "results", "report", "serve"),
     ("cli",),

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from robopolicy.cli import bench, collect, deploy, doctor, judge, learn, merge
+from robopolicy.cli import bench, collect, convert, deploy, doctor, judge, learn, merge
 from robopolicy.cli.common import show
 from robopolicy.cli.demo import Demo
 from robopolicy.errors import BadInput, Interrupted, RoboPolicyError
@@ -27,6 +27,7 @@ def demo(args: Demo) -> int:
 # Verb -> its arguments and the function that takes them, in the order of the chain.
 VERBS: dict[str, tuple[type, Callable[[Any], dict[str, Any] | int]]] = {
     "collect": (collect.Collect, collect.collect),
+    "convert": (convert.Convert, convert.convert),
     "train": (learn.Train, learn.train),
     "merge": (merge.Merge, merge.merge),
     "evaluate": (judge.Evaluate, judge.evaluate),

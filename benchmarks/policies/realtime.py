@@ -1,0 +1,127 @@
+"""What a delay of the policy costs: real-time chunking, switching without regard, and standing still.
+
+    python -m benchmarks.policies.realtime [--tasks push coffee-pull] [--seeds 41 42 43]
+
+A policy that plans 16 steps and of which 8 are executed is delayed by 0 to 8 control steps, in the real
+simulator, on the same held-out seeds for all. Demonstrations are a careful operator's, so that what fails is
+not the imitation. "seam" is how far a plan's first executed command is from the last one of the plan before,
+as a share of the command's range; "inside" the same between commands of one plan.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from robopolicy.checkpoint import read_json, write_json
+from robopolicy.cli.collect import Collect, collect
+from robopolicy.cli.learn import Train, train
+from robopolicy.evaluate import evaluate
+from robopolicy.policies.load import ChunkPolicy, load_policy
+from robopolicy.protocols import ChunkEnv, Policy
+from robopolicy.realtime import RealtimePolicy, SynchronousPolicy
+from robopolicy.results import hardware, versions
+from robopolicy.seeding import episode_seed
+from robopolicy.stats import wilson
+from robopolicy.types import Episode
+from sim.tasks import TASKS, Task
+from sim.vector import SimVectorEnv
+
+RESULTS = Path(__file__).parents[1] / "results" / "policies" / "realtime.json"
+PLAN, EXECUTE, DELAYS = 16, 8, (0, 2, 4, 6, 8)
+DEMONSTRATIONS, EPISODES = 150, 100
+WAYS = {
+    "joined": RealtimePolicy,
+    "switched": partial(RealtimePolicy, joined=False),
+    "still": SynchronousPolicy,
+}
+
+
+def _planned(name: str, obs_steps: int) -> Task:
+    task = TASKS[name]
+    return replace(task, spec=replace(task.spec, chunk=PLAN, obs_steps=obs_steps))
+
+
+# What policies learn from, and what they are delayed in: there, older observations are seen too.
+PUSH, COFFEE_PULL = _planned("push", 2), _planned("coffee-pull", 2)
+PUSH_LATE, COFFEE_PULL_LATE = (_planned(n, 2 + max(DELAYS)) for n in ("push", "coffee-pull"))
+
+
+def main() -> None:
+    """Runs what is missing; writes the results after each policy."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--tasks", nargs="+", default=["push", "coffee-pull"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[41, 42, 43])
+    parser.add_argument("--runs", type=Path, default=Path("runs/realtime"))
+    args = parser.parse_args()
+    units = read_json(RESULTS)["units"] if RESULTS.is_file() else {}
+    for seed in args.seeds:
+        for task in args.tasks:
+            if (name := f"{task}-{seed}") not in units:
+                units[name] = study(task, seed, args.runs / name)
+                write_json(RESULTS, summary(units))
+
+
+def summary(units: dict[str, Any]) -> dict[str, Any]:
+    """The results file: each way and delay over all units, then the units themselves."""
+    pooled = {
+        str(delay): {way: _pooled([u[str(delay)][way] for u in units.values()]) for way in WAYS}
+        for delay in DELAYS
+    }
+    config = {"plan": PLAN, "execute": EXECUTE, "demonstrations": DEMONSTRATIONS, "episodes": EPISODES}
+    common = {"schema": 1, "config": config, "versions": versions(), "hardware": hardware()}
+    return {**common, "delays": pooled, "units": units}
+
+
+def _pooled(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    rates = [row["success"] for row in rows]
+    success = wilson(sum(r["successes"] for r in rates), sum(r["episodes"] for r in rates)).to_dict()
+    return {"success": success, **{k: float(np.mean([row[k] for row in rows])) for k in ("seam", "inside")}}
+
+
+def study(task: str, seed: int, out: Path) -> dict[str, dict[str, Any]]:
+    """One policy: delay -> way -> success and jumps."""
+    name = f"{__spec__.name}:{task.upper().replace('-', '_')}"
+    collect(Collect(out / "demos", name, DEMONSTRATIONS, expert="careful", where="", seed=seed, processes=1))
+    train(Train((out / "demos",), out / "policy", seed=seed))
+    policy = cast(ChunkPolicy, load_policy(out / "policy"))
+    seeds = [episode_seed(seed, "held_out", i) for i in range(EPISODES)]
+    found: dict[str, dict[str, Any]] = {}
+    for delay in DELAYS:
+        made: dict[str, Policy] = {way: make(policy, EXECUTE, delay) for way, make in WAYS.items()}
+        found[str(delay)] = {way: judged(p, f"{name}_LATE", seeds, way) for way, p in made.items()}
+    return found
+
+
+def judged(policy: Policy, task: str, seeds: Sequence[int], label: str) -> dict[str, Any]:
+    """Success of a policy on held-out seeds, and how its commands jump."""
+    env = SimVectorEnv(task, 1, policy.spec.chunk)
+    try:
+        # gymnasium writes `list[int | None]` for the seeds; a list of integers will do.
+        done = evaluate(cast(ChunkEnv, env), policy, None, seeds, label)
+    finally:
+        env.close(terminate=True)
+    seam, inside = jumps(done.episodes, np.ptp(policy.spec.action_range, 0))
+    return {"success": done.rate.to_dict(), "seam": seam, "inside": inside}
+
+
+def jumps(episodes: Sequence[Episode], spread: np.ndarray) -> tuple[float, float]:
+    """95th percentile of the largest change of a command, where plans meet and inside them."""
+    seams, others = [], []
+    for episode in episodes:
+        change = np.abs(np.diff(episode.actions, axis=0) / spread).max(1)
+        where = np.zeros(len(change), bool)
+        where[episode.chunk_starts[1:] - 1] = True
+        seams.append(change[where])
+        others.append(change[~where])
+    return tuple(float(np.percentile(np.concatenate(c), 95)) for c in (seams, others))  # type: ignore[return-value]
+
+
+if __name__ == "__main__":
+    main()

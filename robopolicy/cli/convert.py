@@ -1,0 +1,106 @@
+"""`robopolicy convert`: recordings of others, and ours for others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from robopolicy.cli.common import Result, plain, positive, run
+from robopolicy.errors import BadInput
+
+_HDF5 = (".hdf5", ".h5")
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Make recordings of robomimic (HDF5) or LeRobot (a folder) our own, or ours one of robomimic's.
+
+    What their numbers mean is drafted from names and values: read spec.json in the new folder, and correct
+    units and ranges before a robot depends on them. Pictures are left out.
+    Next: robopolicy train.
+
+    Example: robopolicy convert --source demo.hdf5 --proprio robot0_eef_pos robot0_gripper_qpos
+    --objects object --out runs/demos
+
+    Attributes:
+        source: file of robomimic's, folder of a LeRobotDataset v3, or folder that "robopolicy collect" wrote.
+        out: new folder; for what "robopolicy collect" wrote, a new file ending in .hdf5 inside a new folder.
+        proprio: columns that the robot measures of itself; by default observation.state, or those of
+            robomimic whose names begin with "robot".
+        objects: columns of the world; by default observation.environment_state, or "object".
+        task: name of the task, instead of the file's.
+        fps: control rate in Hz, instead of the file's.
+        chunk: actions per query of a policy.
+        obs_steps: observations that it sees.
+        ended: how all episodes ended, where the file does not say it or says it wrongly.
+    """
+
+    source: Path
+    out: Path
+    proprio: tuple[str, ...] | None = None
+    objects: tuple[str, ...] | None = None
+    task: str = ""
+    fps: float = 0.0
+    chunk: int = 8
+    obs_steps: int = 2
+    ended: Literal["recorded", "success", "failure"] = "recorded"
+
+
+def convert(args: Convert) -> Result:
+    """Converts a recording; see `Convert`."""
+    if not args.source.exists():
+        raise BadInput("source", "a file or a folder", f"{args.source} (no such file)")
+    if args.out.suffix in _HDF5:
+        return _export(args)
+    return run("convert", args, None, lambda: _import(args))
+
+
+def _export(args: Convert) -> Result:
+    from robopolicy.data.episodes import dataset_info, load_episodes
+    from robopolicy.data.foreign import write_robomimic
+
+    spec, _ = dataset_info(args.source)
+    episodes = load_episodes([args.source])
+    write_robomimic(args.out, spec, episodes)
+    steps = sum(e.length for e in episodes)
+    return {"verb": "convert", "config": {"args": plain(args)}, "episodes": len(episodes), "steps": steps}
+
+
+def _import(args: Convert) -> Result:
+    from robopolicy.data.foreign import draft_spec, read_lerobot, read_robomimic, to_episodes
+    from robopolicy.data.writer import EpisodeWriter, check_episode
+
+    positive(chunk=args.chunk, obs_steps=args.obs_steps)
+    if args.source.is_dir():
+        if (args.source / "spec.json").is_file():
+            raise BadInput("out", "a file ending in .hdf5, as the source is ours already", args.out)
+        recording = read_lerobot(args.source)
+    elif args.source.suffix in _HDF5:
+        recording = read_robomimic(args.source)
+    else:
+        raise BadInput("source", "a folder, or a file ending in .hdf5", args.source)
+    recording = replace(recording, task=args.task or recording.task, fps=args.fps or recording.fps)
+    proprio, objects = args.proprio, args.objects
+    if proprio is None:
+        proprio = tuple(c for c in recording.columns if c.startswith(("robot", "observation.state")))
+    if objects is None:
+        objects = tuple(c for c in recording.columns if c in ("object", "observation.environment_state"))
+    spec = draft_spec(recording, proprio, objects, args.chunk, args.obs_steps)
+    episodes = to_episodes(recording, spec, "converted", args.ended)
+    for i, episode in enumerate(episodes):
+        check_episode(episode, spec, f"{args.source} episode {i}")
+    settings = {"source": "converted", "file": args.source.name, "seed": 0}
+    with EpisodeWriter(args.out, spec, spec.task, settings) as writer:
+        for episode in episodes:
+            if episode.seed not in writer.seeds_done:
+                writer.add(episode)
+    return {
+        "task": spec.task,
+        "episodes": len(episodes),
+        "steps": sum(e.length for e in episodes),
+        "successes": sum(e.success for e in episodes),
+        "proprio": list(proprio),
+        "objects": list(objects),
+        "left_out": [c for c in recording.columns if c not in (*proprio, *objects)],
+    }
