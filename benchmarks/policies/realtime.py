@@ -19,19 +19,16 @@ from typing import Any, cast
 
 import numpy as np
 
+from benchmarks.policies.common import SEEDS, held_out, pooled
 from robopolicy.checkpoint import read_json, write_json
 from robopolicy.cli.collect import Collect, collect
 from robopolicy.cli.learn import Train, train
-from robopolicy.evaluate import evaluate
 from robopolicy.policies.load import ChunkPolicy, load_policy
-from robopolicy.protocols import ChunkEnv, Policy
+from robopolicy.protocols import Policy
 from robopolicy.realtime import RealtimePolicy, SynchronousPolicy
 from robopolicy.results import hardware, versions
-from robopolicy.seeding import episode_seed
-from robopolicy.stats import wilson
 from robopolicy.types import Episode
 from sim.tasks import TASKS, Task
-from sim.vector import SimVectorEnv
 
 RESULTS = Path(__file__).parents[1] / "results" / "policies" / "realtime.json"
 PLAN, EXECUTE, DELAYS = 16, 8, (0, 2, 4, 6, 8)
@@ -57,7 +54,7 @@ def main() -> None:
     """Runs what is missing; writes the results after each policy."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tasks", nargs="+", default=["push", "coffee-pull"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[41, 42, 43])
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--runs", type=Path, default=Path("runs/realtime"))
     args = parser.parse_args()
     units = read_json(RESULTS)["units"] if RESULTS.is_file() else {}
@@ -80,8 +77,7 @@ def summary(units: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pooled(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    rates = [row["success"] for row in rows]
-    success = wilson(sum(r["successes"] for r in rates), sum(r["episodes"] for r in rates)).to_dict()
+    success = pooled(row["success"] for row in rows)
     return {"success": success, **{k: float(np.mean([row[k] for row in rows])) for k in ("seam", "inside")}}
 
 
@@ -91,22 +87,18 @@ def study(task: str, seed: int, out: Path) -> dict[str, dict[str, Any]]:
     collect(Collect(out / "demos", name, DEMONSTRATIONS, expert="careful", where="", seed=seed, processes=1))
     train(Train((out / "demos",), out / "policy", seed=seed))
     policy = cast(ChunkPolicy, load_policy(out / "policy"))
-    seeds = [episode_seed(seed, "held_out", i) for i in range(EPISODES)]
     found: dict[str, dict[str, Any]] = {}
     for delay in DELAYS:
         made: dict[str, Policy] = {way: make(policy, EXECUTE, delay) for way, make in WAYS.items()}
-        found[str(delay)] = {way: judged(p, f"{name}_LATE", seeds, way) for way, p in made.items()}
+        found[str(delay)] = {
+            way: judged(p, f"{name}_LATE", seed, f"{task} {way} {delay}") for way, p in made.items()
+        }
     return found
 
 
-def judged(policy: Policy, task: str, seeds: Sequence[int], label: str) -> dict[str, Any]:
+def judged(policy: Policy, task: str, seed: int, label: str) -> dict[str, Any]:
     """Success of a policy on held-out seeds, and how its commands jump."""
-    env = SimVectorEnv(task, 1, policy.spec.chunk)
-    try:
-        # gymnasium writes `list[int | None]` for the seeds; a list of integers will do.
-        done = evaluate(cast(ChunkEnv, env), policy, None, seeds, label)
-    finally:
-        env.close(terminate=True)
+    done = held_out(policy, task, seed, EPISODES, label)
     seam, inside = jumps(done.episodes, np.ptp(policy.spec.action_range, 0))
     return {"success": done.rate.to_dict(), "seam": seam, "inside": inside}
 

@@ -1,0 +1,114 @@
+"""Tasks that cannot be done by what is seen now: SEGA, and what it is compared with.
+
+    python -m benchmarks.policies.memory [--tasks count ...] [--seeds 41 42 43] [--workers 2]
+
+All learn from the same demonstrations, with the same number of parameters (the denoiser is as wide as that
+takes), updates and windows per update, and, where something is remembered, the same helper. Then the same
+held-out episodes. What one task and seed gave is in benchmarks/results/policies/memory/; those are skipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from bisect import bisect_left
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from benchmarks.policies.common import SEEDS, held_out
+from robopolicy.checkpoint import read_json, write_json
+from robopolicy.cli.collect import Collect, collect
+from robopolicy.config import PolicyConfig
+from robopolicy.data.episodes import load_episodes
+from robopolicy.data.windows import PolicyWindows
+from robopolicy.policies.load import load_policy
+from robopolicy.policies.train import new_policy, train_policy
+from robopolicy.results import hardware, versions
+from sim.tasks import MEMORY, find_task
+
+RESULTS = Path(__file__).parents[1] / "results" / "policies" / "memory"
+EPISODES = 100
+SEGA = PolicyConfig(memory="sega", steps=1500, batch_size=32)
+KINDS = {
+    "sega": SEGA,
+    "dp": replace(SEGA, memory="none", batch_size=640),
+    # Sixteen chunks back are 128 steps.
+    "stacked": replace(SEGA, memory="stacked", memory_slots=16),
+    "lstm": replace(SEGA, memory="lstm", memory_width=128),
+}
+ABLATIONS = {
+    "no gate": replace(SEGA, memory_gated=False),
+    "gradient through 1 call": replace(SEGA, truncate=1),
+    "gradient through 4 calls": replace(SEGA, truncate=4),
+    "no helper": replace(SEGA, recall=0.0),
+}
+ABLATED = ("count", "cue-long")
+
+
+def main() -> None:
+    """Runs what is missing, several tasks at a time."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--tasks", nargs="+", choices=list(MEMORY), default=list(MEMORY))
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--runs", type=Path, default=Path("runs/memory"))
+    args = parser.parse_args()
+    jobs = [(task, seed, args.runs) for seed in args.seeds for task in args.tasks]
+    with ProcessPoolExecutor(args.workers, get_context("spawn"), os.nice, (1,)) as pool:
+        for name in pool.map(write_study, *zip(*jobs, strict=True)):
+            print(f"{name} done", flush=True)
+
+
+def write_study(task: str, seed: int, runs: Path) -> str:
+    """Runs the kinds that a task's and seed's results do not hold yet; its name."""
+    name, made = f"{task}-{seed}", KINDS | (ABLATIONS if task in ABLATED else {})
+    file, out = RESULTS / f"{name}.json", runs / name
+    kinds: dict[str, Any] = read_json(file)["kinds"] if file.is_file() else {}
+    for kind in (k for k in made if k not in kinds):
+        collect(Collect(out / "demos", task, seed=seed, processes=1))
+        kinds[kind] = study(task, seed, out, kind, made[kind])
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        common = {"schema": 1, "task": task, "seed": seed, "episodes": EPISODES}
+        write_json(file, {**common, "kinds": kinds, "versions": versions(), "hardware": hardware()})
+    return name
+
+
+def study(task: str, seed: int, out: Path, kind: str, config: PolicyConfig) -> dict[str, Any]:
+    """Trains one kind of policy and counts its successes on held-out seeds."""
+    data = PolicyWindows(load_episodes([out / "demos"]), find_task(task).spec)
+    config = matched(data, config)
+    folder, began = out / kind.replace(" ", "-"), time.perf_counter()
+    trained = train_policy([out / "demos"], folder, config, seed)
+    seconds = time.perf_counter() - began
+    done = held_out(load_policy(folder), task, seed, EPISODES, f"{task} {kind}")
+    rows = trained["curve"]
+    return {
+        "success": done.rate.to_dict(),
+        "outcomes": dict(zip(map(str, done.seeds), done.outcomes, strict=True)),
+        "parameters": parameters(data, config),
+        "training_s": seconds,
+        "loss": rows[-1]["loss"] if rows else None,
+        "config": asdict(config),
+    }
+
+
+def parameters(data: PolicyWindows, config: PolicyConfig) -> int:
+    """How many a policy has."""
+    return sum(p.numel() for p in new_policy(data.spec, config, data, 0).core.parameters())
+
+
+def matched(data: PolicyWindows, config: PolicyConfig) -> PolicyConfig:
+    """The settings with the denoiser so wide that there are as many parameters as with SEGA's."""
+    if config.memory == "sega":
+        return config
+    wanted, widths = parameters(data, SEGA), range(64, 1024, 8)
+    at = bisect_left(widths, wanted, key=lambda w: parameters(data, replace(config, width=w)))
+    return replace(config, width=widths[at])
+
+
+if __name__ == "__main__":
+    main()

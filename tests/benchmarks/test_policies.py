@@ -1,0 +1,58 @@
+"""What the comparisons of policies measure by."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from tiny import normal, random_episodes, tiny_spec
+
+from benchmarks.policies.common import pooled
+from benchmarks.policies.memory import ABLATIONS, KINDS, matched, parameters
+from benchmarks.policies.realtime import jumps
+from benchmarks.policies.sampling import Ddpm
+from robopolicy.data.windows import PolicyWindows
+from robopolicy.nets.sampling import Ddim
+from robopolicy.stats import wilson
+
+SPEC = tiny_spec()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_of_memory_have_equally_many_parameters(kind):
+    data = PolicyWindows(random_episodes(SPEC), SPEC)
+    wanted = parameters(data, KINDS["sega"])
+    assert parameters(data, matched(data, KINDS[kind])) == pytest.approx(wanted, rel=0.05)
+
+
+def test_ablations_change_one_setting_each():
+    base = dataclasses.asdict(KINDS["sega"])
+    for changed in ABLATIONS.values():
+        assert sum(base[k] != v for k, v in dataclasses.asdict(changed).items()) == 1
+
+
+def test_ddpm_with_the_best_network_gives_the_distribution_of_the_data():
+    made, mean, spread = Ddpm(Ddim(100, 8, "sample"), 0), 0.2, 0.15
+
+    def network(x, level):
+        a = made.ancestral.alphas_cumprod[level][:, None, None]
+        return mean + spread**2 * a.sqrt() / (a * spread**2 + 1 - a) * (x - a.sqrt() * mean)
+
+    restored = made.restore(network, normal(3000, 2, 1))
+    assert restored.mean() == pytest.approx(mean, abs=0.02)
+    assert restored.std() == pytest.approx(spread, rel=0.15)
+    assert not torch.equal(made.restore(network, torch.zeros(1, 2, 1)), restored[:1])
+
+
+def test_jumps_are_told_apart_at_the_seams():
+    first = random_episodes(SPEC, 1)[0]
+    actions = np.zeros_like(first.actions)
+    actions[4:, 1] = 0.1
+    episode = dataclasses.replace(first, actions=actions, chunk_starts=np.array([0, 4]))
+    seam, inside = jumps([episode], np.full(3, 0.4))
+    assert seam == pytest.approx(0.25)
+    assert inside == 0
+
+
+def test_pooled_is_the_rate_of_all_episodes():
+    assert pooled([wilson(3, 10).to_dict(), wilson(50, 90).to_dict()]) == wilson(53, 100).to_dict()
