@@ -31,6 +31,8 @@ class PolicyConfig:
         lr: peak learning rate.
         weight_decay: of AdamW.
         ema_decay: largest decay of the averaged weights.
+        precision: of the networks in training; "bf16" is for graphics processors.
+        compiler: backend of torch.compile for the denoiser, such as "inductor"; none if empty.
     """
 
     denoiser: Literal["mlp", "unet", "transformer"] = "mlp"
@@ -51,6 +53,8 @@ class PolicyConfig:
     lr: float = 1e-3
     weight_decay: float = 1e-4
     ema_decay: float = 0.995
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compiler: str = ""
 
 
 POLICY_PRESETS = {

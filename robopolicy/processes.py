@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -19,6 +20,11 @@ _LAST_LINES = 15
 
 class ProcessDied(RoboPolicyError):
     """A process that had to stay alive ended; the message holds the end of its log."""
+
+
+def leads() -> bool:
+    """Whether this process is alone, or the one of those that share a training run which writes and talks."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def stop_on_signals() -> threading.Event:

@@ -48,6 +48,7 @@ def fit(
     clock: Callable[[], float] = time.monotonic,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
     quiet: bool = False,
+    saves: bool = True,
 ) -> list[dict[str, float]]:
     """Runs `steps` updates, resuming from `progress_file` if it exists.
 
@@ -62,6 +63,7 @@ def fit(
         clock: monotonic seconds; decides only when to save.
         on_step: called after each step with its index and metrics.
         quiet: show no progress bar (work beside another process that shows one).
+        saves: write progress; else only go on from it (work beside another process that writes it).
 
     Returns:
         A metrics row every 1% of the steps (not part of the resumed state).
@@ -79,7 +81,7 @@ def fit(
         start = int(meta["next"])
 
     def save(next_step: int) -> None:
-        if progress_file:
+        if progress_file and saves:
             meta = {"config": _plain(config), "steps": steps, "seed": seed, "next": next_step}
             save_tensors(progress_file, learner.state(), meta)
 
@@ -156,7 +158,8 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, prefix: str, tensors:
     for key, value in tensors.items():
         if key.startswith(prefix + "."):
             i, name = key[len(prefix) + 1 :].split(".", 1)
-            optimizer.state[parameters[int(i)]][name] = value.clone()
+            parameter = parameters[int(i)]
+            optimizer.state[parameter][name] = value.clone().to(parameter.device)
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:

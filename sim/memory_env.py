@@ -23,7 +23,7 @@ _TIME_TO_ANSWER = 28
 _NEAR_M = 0.15
 _CENTRE_M = 0.35
 LIFTS, RAISED_M, UP_M, DOWN_M, ASIDE_M = 3, 0.6, 0.35, 0.15, 0.45
-ARM_M = 0.6
+ARM_M, REACHED_M = 0.6, 0.35
 
 
 class MemoryEnv(gymnasium.Env):
@@ -154,7 +154,7 @@ class ReturnEnv(SignalEnv):
 
     def judge(self) -> tuple[bool, bool]:
         x = self.hand[0]
-        left, right = bool(x < _NEAR_M - ARM_M), bool(x > ARM_M - _NEAR_M)
+        left, right = bool(x < -REACHED_M), bool(x > REACHED_M)
         failed = (left and (self.stage == 2 or not self.given)) or (right and self.stage < 2)
         if left and self.stage == 0:
             self.stage = 1

@@ -20,7 +20,7 @@ MAX_LINES = 400
 FLOORS = (
     ("errors", "types", "spec"),
     ("protocols", "config", "seeding", "stats", "ranking", "progress", "wire", "processes"),
-    ("checkpoint",),
+    ("checkpoint", "devices"),
     ("train",),
     ("data", "nets"),
     ("policies",),

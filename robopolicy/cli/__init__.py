@@ -13,6 +13,7 @@ from robopolicy.cli import bench, collect, convert, deploy, doctor, judge, learn
 from robopolicy.cli.common import show
 from robopolicy.cli.demo import Demo
 from robopolicy.errors import BadInput, Interrupted, RoboPolicyError
+from robopolicy.processes import leads
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -67,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         outcome = work(args)
         if isinstance(outcome, int):
             return outcome
-        show(outcome)
+        if leads():
+            show(outcome)
     except BadInput as e:
         return _fail(f"error: {e}", BAD_INPUT)
     except Interrupted as e:

@@ -45,6 +45,7 @@ def run(verb: str, args: HasOut, settings: Any, work: Callable[[], Result]) -> R
     Raises:
         BadInput: if the folder holds something else; nothing has been written.
     """
+    from robopolicy.processes import leads
     from robopolicy.results import PeakMemory, Stopwatch, write_result
 
     config = {"args": plain(args), "settings": plain(settings) if settings else {}}
@@ -56,6 +57,8 @@ def run(verb: str, args: HasOut, settings: Any, work: Callable[[], Result]) -> R
     with PeakMemory() as memory, watch.stage(verb):
         fields = work()
     measured = {"wall_clock_s": watch.seconds[verb], "peak_memory_mb": memory.mb}
+    if not leads():
+        return {"verb": verb, "config": config, **fields, **measured}
     return write_result(args.out, verb, {"config": config, **fields, **measured})
 
 
@@ -79,11 +82,11 @@ def _finished(verb: str, out: Path, config: Result) -> Result | None:
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    # How many processes work changes no result.
+    # How many processes work, and what is logged, changes no result.
     keys = [
         f"{k}.{name}"
         for k in ("args", "settings")
-        for name in sorted({*before.get(k, {}), *after[k]} - {"out", "processes"})
+        for name in sorted({*before.get(k, {}), *after[k]} - {"out", "processes", "log"})
         if before.get(k, {}).get(name) != after[k].get(name)
     ]
     return ", ".join(keys)

@@ -40,7 +40,8 @@ _KINDS: dict[str, dict[str, Any]] = {
 class Train:
     """Train a policy on recorded episodes.
 
-    Interrupted, the same command goes on where it stopped and ends with the same weights.
+    Interrupted, the same command goes on where it stopped and ends with the same weights. For several
+    processes, each with a batch: accelerate launch --multi_gpu -m robopolicy.cli train and so on.
     Next: robopolicy evaluate, or robopolicy train-world.
 
     Example: robopolicy train --dataset runs/demos --policy diffusion --preset quick --out runs/policy
@@ -57,6 +58,10 @@ class Train:
         preset: "quick" for two cores, "full" for a graphics processor.
         init: a policy to go on from, of the same kind and preset; "robopolicy merge" then mixes the two.
         steps: number of updates, instead of the preset's.
+        precision: of the networks in training; bf16 is for graphics processors.
+        compiler: backend of torch.compile, such as inductor, which takes minutes to begin with; by default
+            nothing is compiled.
+        log: scalars of every update, for "tensorboard --logdir OUT/logs" or Weights & Biases.
         seed: master seed.
     """
 
@@ -66,6 +71,9 @@ class Train:
     preset: str = "quick"
     init: Path | None = None
     steps: int | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compiler: str = ""
+    log: Literal["none", "tensorboard", "wandb"] = "none"
     seed: int = 0
 
 
@@ -174,7 +182,7 @@ def train(args: Train) -> Result:
     from robopolicy.config import POLICY_PRESETS
 
     config = with_changes(choose("preset", POLICY_PRESETS, args.preset), steps=args.steps)
-    config = with_changes(config, **_KINDS[args.policy])
+    config = with_changes(config, **_KINDS[args.policy], precision=args.precision, compiler=args.compiler)
     if config.memory != "none":  # a batch holds whole episodes
         config = with_changes(config, batch_size=config.batch_size // 4)
     positive(steps=config.steps)
@@ -183,7 +191,8 @@ def train(args: Train) -> Result:
         from robopolicy.checkpoint import folder_hash
         from robopolicy.policies.train import train_policy
 
-        report = train_policy(need("dataset", args.dataset), args.out, config, args.seed, args.init)
+        folders = need("dataset", args.dataset)
+        report = train_policy(folders, args.out, config, args.seed, args.init, args.log)
         return {**report, "hash": folder_hash(args.out)}
 
     return run("train", args, config, work)

@@ -31,5 +31,4 @@ class Ema:
 
     def load_state(self, prefix: str, tensors: dict[str, Tensor]) -> None:
         self.count = int(tensors[f"{prefix}#count"])
-        start = len(prefix) + 1
-        self.average = {k[start:]: v.clone() for k, v in tensors.items() if k.startswith(prefix + ".")}
+        self.average = {k: tensors[f"{prefix}.{k}"].clone().to(v.device) for k, v in self.average.items()}

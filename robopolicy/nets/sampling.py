@@ -38,7 +38,7 @@ class Known(NamedTuple):
 
 
 class Process(Protocol):
-    """See the module."""
+    """See the module. Random numbers are drawn on the CPU: the same wherever the network is."""
 
     def corrupt(self, clean: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor, Tensor]:
         """Input of the network (B, K, A), level (B,) and target (B, K, A) for chunks in [-1, 1]."""
@@ -92,8 +92,8 @@ class Ddim:
         return step, float(a.sqrt()), float((1 - a).sqrt()), float(ours), float(kept)
 
     def corrupt(self, clean: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor, Tensor]:
-        steps = torch.randint(self.train_steps, (len(clean),), generator=generator, device=clean.device)
-        noise = torch.randn(clean.shape, generator=generator, device=clean.device)
+        steps = torch.randint(self.train_steps, (len(clean),), generator=generator).to(clean.device)
+        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         noisy = self.scheduler.add_noise(clean, noise, steps)  # type: ignore[arg-type]
         return noisy, steps, clean if self.prediction == "sample" else noise
 
@@ -137,9 +137,9 @@ class Beso:
         low, high = (
             1 / (1 + math.exp((centre - math.log(s)) / self._SCALE)) for s in (self._LOW, self._HIGH)
         )
-        u = low + (high - low) * torch.rand(len(clean), generator=generator, device=clean.device)
+        u = low + (high - low) * torch.rand(len(clean), generator=generator).to(clean.device)
         sigma = (centre + self._SCALE * torch.logit(u)).exp()
-        noise = torch.randn(clean.shape, generator=generator, device=clean.device)
+        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         noisy = clean + sigma[:, None, None] * noise
         skip, out, inp = self._factors(sigma[:, None, None])
         return inp * noisy, self._level(sigma), (clean - skip * noisy) / out
@@ -165,8 +165,8 @@ class Flow:
         self.steps = steps
 
     def corrupt(self, clean: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor, Tensor]:
-        t = torch.rand(len(clean), generator=generator, device=clean.device)
-        noise = torch.randn(clean.shape, generator=generator, device=clean.device)
+        t = torch.rand(len(clean), generator=generator).to(clean.device)
+        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         return torch.lerp(clean, noise, t[:, None, None]), _LEVELS * t, noise - clean
 
     def restore(self, network: Network, noise: Tensor, known: Known | None = None) -> Tensor:

@@ -21,6 +21,7 @@ from robopolicy.checkpoint import PROGRESS, seal, tensor_hash
 from robopolicy.config import PolicyConfig
 from robopolicy.data.episodes import dataset_info, load_episodes
 from robopolicy.data.windows import PolicyWindows
+from robopolicy.devices import Devices, Log, scalar_log
 from robopolicy.errors import BadInput
 from robopolicy.nets.ema import Ema
 from robopolicy.nets.mlp import sinusoid
@@ -29,6 +30,7 @@ from robopolicy.policies.diffusion.configuration_chunk_diffusion import ChunkDif
 from robopolicy.policies.diffusion.modeling_chunk_diffusion import ChunkDiffusionPolicy
 from robopolicy.policies.diffusion.processor_chunk_diffusion import make_chunk_diffusion_pre_post_processors
 from robopolicy.policies.load import ChunkPolicy, different_make, load_policy
+from robopolicy.processes import leads
 from robopolicy.seeding import torch_seed
 from robopolicy.spec import Spec
 from robopolicy.train import fit, load_optimizer_state, optimizer_state, seeded_init, warm_cosine
@@ -38,23 +40,35 @@ _LAG_SIZE = 16
 
 
 class PolicyLearner:
-    """Trains a chunk diffusion policy; a `robopolicy.train.Learner`."""
+    """Trains a chunk diffusion policy; a `robopolicy.train.Learner`.
 
-    def __init__(self, policy: ChunkPolicy, data: PolicyWindows, config: PolicyConfig):
+    Args:
+        policy: what is trained.
+        data: what it is to imitate.
+        config: settings.
+        devices: where; this process alone if none.
+    """
+
+    def __init__(
+        self, policy: ChunkPolicy, data: PolicyWindows, config: PolicyConfig, devices: Devices | None = None
+    ):
         self.policy, self.config = policy, config
+        self.devices = devices or Devices(config.precision)
         every = torch.arange(len(data))
         self.watch(data)
-        self.actions = policy.normalize_actions(data.actions(every)).clamp(-1, 1)
-        self.is_pad = ~data.mask(every).bool()
+        self.actions = policy.normalize_actions(data.actions(every)).clamp(-1, 1).to(self.devices.device)
+        self.is_pad = ~data.mask(every).bool().to(self.devices.device)
+        self.trained = nn.ModuleDict({"net": policy.core, **self.helpers}).to(self.devices.device)
         self.ema = Ema(policy.core, config.ema_decay)
-        self.trained = nn.ModuleDict({"net": policy.core, **self.helpers})
+        if config.compiler:
+            policy.core.denoiser.compile(backend=config.compiler)
         self.optimizer = torch.optim.AdamW(
             self.trained.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
 
     def watch(self, data: PolicyWindows) -> None:
         """Keeps what the policy sees, ready for `loss`."""
-        self.cond = self.policy.condition(data.obs(torch.arange(len(data))))
+        self.cond = self.policy.condition(data.obs(torch.arange(len(data)))).to(self.devices.device)
 
     @property
     def helpers(self) -> dict[str, nn.Module]:
@@ -62,20 +76,34 @@ class PolicyLearner:
         return {}
 
     def loss(self, generator: Generator) -> Tensor:
-        """Of a random batch."""
-        rows = torch.randint(len(self.cond), (self.config.batch_size,), generator=generator)
-        return self.policy.core.loss(self.cond[rows], self.actions[rows], self.is_pad[rows], generator)
+        """This process's part of the loss of a random batch; the parts of all are to be summed up."""
+        each = self.config.batch_size
+        total, own = each * self.devices.count, self.devices.own(each)
+        rows = torch.randint(len(self.cond), (total,), generator=generator)
+        return self.imitation(self.cond[rows[own]], rows, torch.arange(total)[own], generator)
+
+    def imitation(self, cond: Tensor, windows: Tensor, own: Tensor, generator: Generator) -> Tensor:
+        """The diffusion loss of those `windows` of a batch that are this process's `own`, as a share of all.
+
+        Noise is drawn for the whole batch, so that it does not depend on how many share it.
+        """
+        core, pad = self.policy.core, self.is_pad[windows]
+        noisy, steps, target = (x[own] for x in core.corrupt(self.actions[windows], generator))
+        return core.errors(cond, noisy, steps, target, pad[own]) / ((~pad).sum() * core.action_dim)
 
     def step(self, index: int, generator: Generator) -> dict[str, float]:
-        loss = self.loss(generator)
+        with self.devices.autocast():
+            loss = self.loss(generator)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr * warm_cosine(index / self.config.steps)
         self.optimizer.zero_grad()
         loss.backward()
+        whole = loss.detach().clone()
+        self.devices.add_up([p.grad for p in self.trained.parameters() if p.grad is not None] + [whole])
         nn.utils.clip_grad_norm_(self.trained.parameters(), 1.0)
         self.optimizer.step()
         self.ema.update(self.policy.core)
-        return {"loss": float(loss.detach())}
+        return {"loss": float(whole)}
 
     def state(self) -> dict[str, Tensor]:
         own = self.trained.state_dict()
@@ -98,7 +126,7 @@ class MemoryLearner(PolicyLearner):
     def watch(self, data: PolicyWindows) -> None:
         core, size = self.policy.core, data.spec.state_dim
         assert core.memory
-        self.obs = self.policy.normalize(data.obs(torch.arange(len(data))))
+        self.obs = self.policy.normalize(data.obs(torch.arange(len(data)))).to(self.devices.device)
         self.chains, self.there = data.chains()
         inputs = core.memory.read_size + _LAG_SIZE
         self.teller = nn.Sequential(nn.Linear(inputs, 128), nn.SiLU(), nn.Linear(128, size))
@@ -108,23 +136,29 @@ class MemoryLearner(PolicyLearner):
         return {"teller": self.teller} if self.config.recall else {}
 
     def loss(self, generator: Generator) -> Tensor:
-        rows = torch.randint(len(self.chains), (self.config.batch_size,), generator=generator)
+        each = self.config.batch_size
+        total, own = each * self.devices.count, self.devices.own(each)
+        rows = torch.randint(len(self.chains), (total,), generator=generator)
         there = self.there[rows]
         there = there[:, : int(there.sum(1).max())]
         windows = self.chains[rows, : there.shape[1]]
-        fresh = torch.zeros_like(there)
+        mine = there[own]
+        fresh = torch.zeros_like(mine)
         fresh[:, 0] = True
-        obs = self.obs[windows]
-        reads = self.policy.core.recall(obs, fresh, self.config.truncate)
-        now = windows[there]
-        loss = self.policy.core.loss(reads[there], self.actions[now], self.is_pad[now], generator)
+        obs = self.obs[windows[own]]
+        reads = self.policy.core.recall(obs, fresh.to(obs.device), self.config.truncate)
+        # Which of the batch's windows are of this process's rows.
+        of_row = torch.arange(total)[:, None].expand(there.shape)[there]
+        at = ((of_row >= own.start) & (of_row < own.stop)).nonzero()[:, 0]
+        loss = self.imitation(reads[mine], windows[there], at, generator)
         if not self.config.recall:
             return loss
-        at = torch.arange(there.shape[1]).expand(there.shape)
-        past = (torch.rand(there.shape, generator=generator) * (at + 1)).long()
-        seen = obs[:, :, -1].gather(1, past[..., None].expand(-1, -1, obs.shape[-1]))
-        asked = torch.cat([reads[there], sinusoid((at - past)[there], _LAG_SIZE)], -1)
-        return loss + self.config.recall * (self.teller(asked) - seen[there]).square().mean()
+        call = torch.arange(there.shape[1]).expand(there.shape)
+        past = (torch.rand(there.shape, generator=generator) * (call + 1)).long()
+        lag, past = (call - past)[own][mine].to(obs.device), past[own, :, None].to(obs.device)
+        seen = obs[:, :, -1].gather(1, past.expand(-1, -1, obs.shape[-1]))[mine]
+        told = self.teller(torch.cat([reads[mine], sinusoid(lag, _LAG_SIZE)], -1)).float()
+        return loss + self.config.recall * (told - seen).square().sum() / (there.sum() * seen.shape[-1])
 
 
 def new_policy(spec: Spec, config: PolicyConfig, data: PolicyWindows, seed: int) -> ChunkPolicy:
@@ -174,7 +208,12 @@ def statistics(spec: Spec, data: PolicyWindows) -> dict[str, dict[str, Tensor]]:
 
 
 def train_policy(
-    datasets: list[Path], out: Path, config: PolicyConfig, seed: int, init: Path | None = None
+    datasets: list[Path],
+    out: Path,
+    config: PolicyConfig,
+    seed: int,
+    init: Path | None = None,
+    log: Log = "none",
 ) -> dict[str, Any]:
     """Trains a policy on demonstrations and seals it in `out`; resumes if interrupted.
 
@@ -184,6 +223,7 @@ def train_policy(
         config: settings.
         seed: of every random draw.
         init: a policy to go on from: its weights and statistics.
+        log: where scalars of each update are written to.
 
     Returns:
         Number of episodes and windows, and the loss curve.
@@ -202,17 +242,30 @@ def train_policy(
     policy = new_policy(spec, config, data, seed)
     if init is not None:
         policy = _continued(policy, init)
+    devices = Devices(config.precision)
     with seeded_init(torch_seed(seed, "policy-helpers")):
-        learner = (MemoryLearner if config.memory != "none" else PolicyLearner)(policy, data, config)
+        learner = (MemoryLearner if config.memory != "none" else PolicyLearner)(policy, data, config, devices)
     out.mkdir(parents=True, exist_ok=True)
     settings = {
         **dataclasses.asdict(config),
         "data": tensor_hash({"states": data.states, "actions": data.steps}),
         "init": policy.hash() if init else "",
     }
-    curve = fit(learner, config.steps, torch_seed(seed, "policy"), "policy", out / PROGRESS, settings)
+    curve = fit(
+        learner,
+        config.steps,
+        torch_seed(seed, "policy"),
+        "policy",
+        out / PROGRESS,
+        settings,
+        on_step=scalar_log(log, out, settings),
+        quiet=not leads(),
+        saves=leads(),
+    )
     policy.core.load_state_dict(learner.ema.average)
-    save_policy(policy, out)
+    if leads():
+        save_policy(policy.cpu(), out)
+    devices.wait()
     return {"episodes": len(episodes), "windows": len(data), "curve": curve}
 
 

@@ -99,11 +99,17 @@ class ChunkDiffusionPolicy(PreTrainedPolicy):
             generator: of steps and noise; torch's default if none (LeRobot's trainer).
         """
         noisy, steps, target = self.corrupt(actions, generator)
-        error = (self.denoiser(noisy, steps, cond) - target) ** 2
-        if is_pad is None:
-            return error.mean()
-        keep = (~is_pad)[..., None]
-        return (error * keep).sum() / (keep.sum() * self.action_dim)
+        pad = (
+            torch.zeros(actions.shape[:2], dtype=torch.bool, device=actions.device)
+            if is_pad is None
+            else is_pad
+        )
+        return self.errors(cond, noisy, steps, target, pad) / ((~pad).sum() * self.action_dim)
+
+    def errors(self, cond: Tensor, noisy: Tensor, steps: Tensor, target: Tensor, is_pad: Tensor) -> Tensor:
+        """Sum of the squared errors over the actions that are not padding, of what `corrupt` gave."""
+        error = (self.denoiser(noisy, steps, cond).float() - target) ** 2
+        return (error * (~is_pad)[..., None]).sum()
 
     def corrupt(self, actions: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor, Tensor]:
         """Noisy chunks (B, K, A) at random levels (B,), and what the denoiser should predict (B, K, A)."""
