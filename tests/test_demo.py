@@ -14,18 +14,18 @@ RATE = {"successes", "episodes", "rate", "low", "high"}
 SECONDS = {"setup", "collect", "train", "train_world", "steer", "evaluate", "total"}
 
 
-def demo(out: Path) -> subprocess.CompletedProcess:
+def demo(out: Path, *flags: str) -> subprocess.CompletedProcess:
     root = Path(__file__).parents[1]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, "-m", "robopolicy.cli", "demo", "--preset", "tiny", "--refresh", "3"]
+    command = [sys.executable, "-m", "robopolicy.cli", "demo", "--preset", "tiny", "--out", str(out)]
     return subprocess.run(
-        [*command, "--out", str(out)], env=env, capture_output=True, text=True, timeout=580, check=False
+        [*command, *flags], env=env, capture_output=True, text=True, timeout=580, check=False
     )
 
 
 def test_demo_reports_every_field_and_once_finished_does_nothing_again(tmp_path):
     out = tmp_path / "demo"
-    done = demo(out)
+    done = demo(out, "--refresh", "3")
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads((out / "result.json").read_text())
     for name in ("base", "steered", "steered_refresh"):
@@ -54,6 +54,15 @@ def test_demo_reports_every_field_and_once_finished_does_nothing_again(tmp_path)
 
     artefacts = [out / name / "manifest.json" for name in ("policy", "world", "steerer")]
     before = [p.stat().st_mtime_ns for p in artefacts]
-    again = demo(out)
+    again = demo(out, "--refresh", "3")
     assert again.returncode == 0, again.stderr[-3000:]
     assert [p.stat().st_mtime_ns for p in artefacts] == before
+
+
+def test_demo_of_a_policy_that_remembers(tmp_path):
+    done = demo(tmp_path / "demo", "--task", "push", "--policy", "sega")
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads((tmp_path / "demo/result.json").read_text())
+    assert result["config"]["train"]["memory"] == "sega"
+    assert result["steered"]["real"].keys() == RATE
+    assert result["hashes"]["policy"]["before"] == result["hashes"]["policy"]["after"]

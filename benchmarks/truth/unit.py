@@ -70,7 +70,7 @@ def write_study(unit: Unit, folder: Path) -> None:
 def study(unit: Unit) -> dict[str, Any]:
     """Runs what is missing of `unit`; its results, see `benchmarks.truth.summary`."""
     out, task, preset = unit.folder, unit.task, unit.preset
-    chain.run(Demo(out, task, preset, unit.seed, REFRESH, processes=1))
+    chain.run(Demo(out, task, preset=preset, seed=unit.seed, refresh=REFRESH, processes=1))
     demo = read_json(out / RESULT)
     policies, steerers = _candidates(unit)
     others = tuple(s for s in steerers if s not in _chain_steerers(unit))

@@ -68,6 +68,7 @@ def run(args: Demo) -> int:
     demos, world, policy, steerer = (out / n for n in ("demos", "world", "policy", "steerer"))
     trained, young = POLICY_PRESETS[args.preset].steps, {p: out / f"policy-young-{p}" for p in YOUTH}
     common: dict[str, Any] = {"seed": args.seed}
+    imitation: dict[str, Any] = {"policy": args.policy, "preset": args.preset, **common}
     parallel: dict[str, Any] = {**common, "processes": args.processes}
 
     def data(name: str, episodes: int | None, first: int = 0, **how: Any) -> Result:
@@ -76,9 +77,9 @@ def run(args: Demo) -> int:
     stages: dict[str, list[Result]] = {}
     stages["collect"] = [data("demos", recipe.demos)]
     stages["train"] = [
-        train(Train((demos,), policy, preset=args.preset, **common)),
+        train(Train((demos,), policy, **imitation)),
         *(
-            train(Train((demos,), folder, preset=args.preset, steps=-(-trained * percent // 100), **common))
+            train(Train((demos,), folder, steps=-(-trained * percent // 100), **imitation))
             for percent, folder in young.items()
         ),
     ]

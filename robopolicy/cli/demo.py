@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from robopolicy.cli.learn import PolicyKind
+
 
 @dataclass(frozen=True)
 class Demo:
@@ -17,6 +19,7 @@ class Demo:
     Attributes:
         out: folder of the run.
         task: what to learn.
+        policy: kind of policy, see "robopolicy train --help".
         preset: "quick" for two cores, "full" for a graphics processor.
         seed: master seed.
         refresh: real episodes of the steered policy from which the world model learns once more, before it
@@ -26,6 +29,7 @@ class Demo:
 
     out: Path = Path("runs/demo")
     task: str = "lift"
+    policy: PolicyKind = "diffusion"
     preset: str = "quick"
     seed: int = 0
     refresh: int = 0

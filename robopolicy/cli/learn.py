@@ -27,6 +27,7 @@ _REAL_EXAMS = 5
 _REAL_EXAM_EPISODES = 20
 
 
+PolicyKind = Literal["diffusion", "beso", "flow", "sega"]
 # What a kind of policy changes in the presets.
 _KINDS: dict[str, dict[str, Any]] = {
     "diffusion": {},
@@ -67,7 +68,7 @@ class Train:
 
     dataset: tuple[Path, ...]
     out: Path
-    policy: Literal["diffusion", "beso", "flow", "sega"] = "diffusion"
+    policy: PolicyKind = "diffusion"
     preset: str = "quick"
     init: Path | None = None
     steps: int | None = None
