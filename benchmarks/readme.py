@@ -14,8 +14,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.policies import figures
+from benchmarks.policies import summary as policies
 from benchmarks.truth import tables
-from robopolicy.checkpoint import read_json
+from robopolicy.checkpoint import read_json, write_atomic
+from robopolicy.report.svg import standalone
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -33,6 +36,8 @@ def main() -> None:
     for document in DOCUMENTS:
         path = ROOT / document
         path.write_text(refreshed(document, path.read_text()))
+    for name, draw in FIGURES.items():
+        write_atomic(ROOT / "docs" / "figures" / name, standalone(draw()))
     if run:
         from robopolicy.report.summary import summary_png
 
@@ -84,6 +89,10 @@ def _table(make: Callable[[Row], str]) -> Callable[[], str]:
     return lambda: make(_truth())
 
 
+def _policies(make: Callable[[Row], str]) -> Callable[[], str]:
+    return lambda: make(read_json(RESULTS / "policies.json"))
+
+
 def _all(kind: str) -> list[Row]:
     found = sorted(RESULTS.glob(f"{kind}-*.json"))
     if not found:
@@ -117,6 +126,15 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         "steering": _table(tables.steering),
         "world": _table(tables.world),
     },
+    "docs/policies.md": {
+        name: _policies(getattr(policies, name))
+        for name in ("memory", "ablations", "sampling", "delays", "steered", "speed")
+    },
+}
+FIGURES: dict[str, Callable[[], str]] = {
+    "diffusion.svg": lambda: figures.paths("ddim"),
+    "beso.svg": lambda: figures.paths("beso"),
+    "flow.svg": lambda: figures.paths("flow"),
 }
 
 

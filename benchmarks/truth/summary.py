@@ -13,6 +13,7 @@ from benchmarks.truth.page import scatter, write_page
 from benchmarks.truth.unit import REFRESH, Unit
 from robopolicy.checkpoint import read_json, write_atomic, write_json
 from robopolicy.ranking import mmrv, pearson
+from robopolicy.report.svg import standalone
 from robopolicy.seeding import stream
 from robopolicy.stats import wilson
 
@@ -83,7 +84,7 @@ def summarise() -> dict[str, Any]:
     }
     write_json(RESULTS / "truth.json", result)
     write_page(RESULTS / "truth.html", {name: table(result) for name, table in TABLES.items()}, units)
-    write_atomic(PICTURE, scatter(units).encode())
+    write_atomic(PICTURE, standalone(scatter(units)))
     return result
 
 

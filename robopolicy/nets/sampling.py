@@ -123,13 +123,18 @@ class Beso:
         levels = torch.linspace(math.log(self._HIGH), math.log(self._LOW), steps).exp()
         self.sigmas = [*levels.tolist(), 0.0]
 
-    def _factors(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def factors(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """c_skip, c_out, c_in."""
         total = sigma**2 + self._SPREAD**2
         return self._SPREAD**2 / total, sigma * self._SPREAD * total.rsqrt(), total.rsqrt()
 
-    def _level(self, sigma: Tensor) -> Tensor:
+    def level(self, sigma: Tensor) -> Tensor:
+        """How noisy, from 0 to 100."""
         return _LEVELS * (sigma / self._LOW).log() / math.log(self._HIGH / self._LOW)
+
+    def sigma(self, level: Tensor) -> Tensor:
+        """What `level` turns into a level."""
+        return self._LOW * (self._HIGH / self._LOW) ** (level / _LEVELS)
 
     def corrupt(self, clean: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor, Tensor]:
         # Truncated to the levels that sampling visits, by drawing between their quantiles.
@@ -141,15 +146,15 @@ class Beso:
         sigma = (centre + self._SCALE * torch.logit(u)).exp()
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         noisy = clean + sigma[:, None, None] * noise
-        skip, out, inp = self._factors(sigma[:, None, None])
-        return inp * noisy, self._level(sigma), (clean - skip * noisy) / out
+        skip, out, inp = self.factors(sigma[:, None, None])
+        return inp * noisy, self.level(sigma), (clean - skip * noisy) / out
 
     def restore(self, network: Network, noise: Tensor, known: Known | None = None) -> Tensor:
         x = self._HIGH * noise
         for sigma, following in pairwise(self.sigmas):
             now = torch.full((len(x),), sigma, device=x.device)
-            skip, out, inp = self._factors(now[:, None, None])
-            clean = _with((skip * x + out * network(inp * x, self._level(now))).clamp(-1, 1), known)
+            skip, out, inp = self.factors(now[:, None, None])
+            clean = _with((skip * x + out * network(inp * x, self.level(now))).clamp(-1, 1), known)
             x = clean + following / sigma * (x - clean)
         return x
 

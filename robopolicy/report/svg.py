@@ -173,6 +173,11 @@ def picture(title: str, alt: str, parts: Sequence[str], width: float, height: fl
     )
 
 
+def standalone(svg: str) -> bytes:
+    """A drawing as a file of its own: with its name space, and white behind it whatever the page is."""
+    return svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg" style="background:#fff"', 1).encode()
+
+
 def _point(x: float, y: float) -> str:
     return f"{x:.1f},{y:.1f}"
 

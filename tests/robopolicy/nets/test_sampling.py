@@ -37,8 +37,8 @@ def best_network(made, mean, spread):
             clean = clean_given(x, 1 - t, t)
             return (x - clean) / t
         assert isinstance(made, Beso)
-        sigma = made._LOW * (made._HIGH / made._LOW) ** (level / 100)
-        skip, out, inp = made._factors(sigma)
+        sigma = made.sigma(level)
+        skip, out, inp = made.factors(sigma)
         return (clean_given(x / inp, 1.0, sigma) - skip * x / inp) / out
 
     return network

@@ -1,0 +1,78 @@
+"""Figures of the policies' pages: how noise becomes an action, and success against how long to remember."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.policies.summary import HORIZONS
+from robopolicy.nets.sampling import Beso, Ddim, Flow, ProcessKind, make_process
+from robopolicy.report.svg import FAINT, PALETTE, Axis, Plot
+
+_MODE, _LINES = 0.6, 14
+_STEPS: dict[ProcessKind, int] = {"ddim": 8, "beso": 3, "flow": 8}
+
+
+def paths(kind: ProcessKind) -> str:
+    """Noise becoming one of two actions, demonstrated equally often, with the best network there is."""
+    steps = _STEPS[kind]
+    made = make_process(kind, 100, steps, "sample")
+    seen: list[Tensor] = []
+
+    def clean(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """E[c | x = a c + b n] for c = +-0.6 alike and n from N(0, 1)."""
+        return _MODE * torch.tanh(_MODE * a * x / b**2)
+
+    def network(x: Tensor, level: Tensor) -> Tensor:
+        level = level[:, None, None]
+        if isinstance(made, Ddim):
+            seen.append(x)
+            a = made.scheduler.alphas_cumprod[level]
+            return clean(x, a.sqrt(), (1 - a).sqrt())
+        if isinstance(made, Flow):
+            seen.append(x)
+            t = level / 100
+            return (x - clean(x, 1 - t, t)) / t
+        assert isinstance(made, Beso)
+        sigma = made.sigma(level)
+        skip, out, inp = made.factors(sigma)
+        seen.append(x / inp)
+        return (clean(x / inp, torch.ones(()), sigma) - skip * x / inp) / out
+
+    share = (torch.arange(_LINES) + 0.5) / _LINES
+    last = made.restore(network, torch.distributions.Normal(0, 1).icdf(share).view(-1, 1, 1))
+    x = torch.stack([*seen, last])[:, :, 0, 0]
+    ticks = tuple(range(0, steps + 1, max(1, steps // 4)))
+    calls = Axis(0, steps, "calls of the network", ticks=ticks)
+    plot = Plot(
+        f"{_LINES} draws of noise become actions",
+        f"Which of two actions one becomes depends on the draw alone. {kind}, {steps} steps.",
+        calls,
+        Axis(-2, 2, "action, normalised"),
+    )
+    for i in range(_LINES):
+        plot.line(range(steps + 1), x[:, i].tolist(), PALETTE[0 if x[-1, i] > 0 else 1])
+    return plot.svg()
+
+
+def horizon(result: Mapping[str, Any]) -> str:
+    """Success of SEGA and of a policy without memory against how long a cue has to be remembered."""
+    rows = [result["horizon"][h] for h in HORIZONS]
+    plot = Plot(
+        "Success against how long to remember",
+        "A cue says which of four corners to go to at a later signal.",
+        Axis(-0.3, len(rows) - 0.7, "short, medium, long", ticks=()),
+        Axis(0, 1, "success", percent=True, ticks=(0, 0.25, 0.5, 0.75, 1)),
+    )
+    for index, (kind, name) in enumerate((("sega", "SEGA"), ("dp", "without memory"))):
+        rates = [row[kind] for row in rows]
+        plot.line(range(len(rows)), [r["rate"] for r in rates], PALETTE[index])
+        for x, r in enumerate(rates):
+            plot.line([x, x], [r["low"], r["high"]], PALETTE[index], width=1.5)
+        plot.legend(name, PALETTE[index], "circle")
+    plot.line([-0.3, len(rows) - 0.7], [0.25, 0.25], FAINT, "4 3", 1.5)
+    plot.legend("by chance", FAINT, "dash")
+    return plot.svg()

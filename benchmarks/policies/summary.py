@@ -1,0 +1,163 @@
+"""benchmarks/results/policies.json, and the tables of docs/policies.md, from what each comparison found.
+
+python -m benchmarks.policies.summary
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.policies.common import pooled
+from robopolicy.checkpoint import read_json, write_json
+
+RESULTS = Path(__file__).parents[1] / "results"
+PARTS = RESULTS / "policies"
+KINDS = ("dp", "stacked", "lstm", "sega")
+HORIZONS = ("short", "medium", "long")
+
+Row = Mapping[str, Any]
+
+
+def main() -> None:
+    """Sums up what is there."""
+    write_json(RESULTS / "policies.json", summed())
+
+
+def summed() -> dict[str, Any]:
+    """The results file; a comparison that was not made is left out."""
+    result: dict[str, Any] = {"schema": 1}
+    units = [read_json(path) for path in sorted((PARTS / "memory").glob("*.json"))]
+    if units:
+        result |= _memory(units)
+    if sampling := _part("sampling"):
+        result["beso"] = sampling["tasks"]
+        result["chunk_ms"] = {name: unit for name, unit in _times(sampling["units"].values()).items()}
+    if steered := _part("steered"):
+        result["steered_sega"] = {k: steered[k] for k in ("base", "steered")}
+    if realtime := _part("realtime"):
+        names = {"with": "joined", "without": "still", "switched": "switched"}
+        result["rtc"] = {
+            delay: {name: ways[way]["success"] | {"seam": ways[way]["seam"]} for name, way in names.items()}
+            for delay, ways in realtime["delays"].items()
+        }
+    if speed := _part("speed"):
+        acting = speed["acting"]
+        result["speed"] = {
+            "train_state_ratio": speed["training"]["ratio"],
+            "chunk_latency_ratio": acting["ratio"]["quick"],
+            "over_bare_forward": acting["over_bare_forward"]["quick"],
+            "equal_success": speed["equal_success"],
+        }
+    return result
+
+
+def _part(name: str) -> dict[str, Any] | None:
+    path = PARTS / f"{name}.json"
+    return read_json(path) if path.is_file() else None
+
+
+def _memory(units: list[dict[str, Any]]) -> dict[str, Any]:
+    tasks: dict[str, Any] = {}
+    for task in sorted({u["task"] for u in units}):
+        rows = [u["kinds"] for u in units if u["task"] == task]
+        kinds = [kind for kind in rows[0] if all(kind in row for row in rows)]
+        tasks[task] = {kind: pooled(row[kind]["success"] for row in rows) for kind in kinds}
+        tasks[task]["seeds"] = sorted(u["seed"] for u in units if u["task"] == task)
+    horizon = {h: tasks[f"cue-{h}"] for h in HORIZONS if f"cue-{h}" in tasks}
+    return {
+        "memory": tasks,
+        "horizon": {h: {kind: rates[kind] for kind in ("dp", "sega")} for h, rates in horizon.items()},
+    }
+
+
+def _times(units: Iterable[Row]) -> dict[str, float]:
+    rows = list(units)
+    return {name: sum(r[name]["ms"] for r in rows) / len(rows) for name in rows[0]}
+
+
+def memory(result: Row) -> str:
+    """One line per task that needs memory."""
+    rows = result.get("memory", {})
+    head = ("task", "seeds", "diffusion", "stacked windows", "LSTM", "SEGA")
+    return _table(head, ((n, len(r["seeds"]), *(rate(r[k]) for k in KINDS)) for n, r in rows.items()))
+
+
+def ablations(result: Row) -> str:
+    """What SEGA is worth without a part of it."""
+    rows = {n: r for n, r in result.get("memory", {}).items() if len(r) > len(KINDS) + 1}
+    kinds = [k for k in next(iter(rows.values()), {}) if k not in ("dp", "stacked", "lstm", "seeds")]
+    return _table(("SEGA", *rows), ((k, *(rate(r[k]) for r in rows.values())) for k in kinds))
+
+
+def sampling(result: Row) -> str:
+    """One line per task: success by sampler; the last line is milliseconds per chunk."""
+    rows = result.get("beso", {})
+    names = list(next(iter(rows.values()), {}))
+    lines = [(task, *(rate(r[n]) for n in names)) for task, r in rows.items()]
+    if rows:
+        lines.append(("ms per chunk", *(f"{result['chunk_ms'][n]:.1f}" for n in names)))
+    return _table(("task", *names), lines)
+
+
+def delays(result: Row) -> str:
+    """One line per delay: success and jumps at the seams."""
+    head = ("delay in steps", "real-time chunking", "switched", "still", "seam", "seam if switched")
+    return _table(
+        head,
+        (
+            (d, *(rate(r[k]) for k in ("with", "switched", "without")), *_seams(r))
+            for d, r in result.get("rtc", {}).items()
+        ),
+    )
+
+
+def _seams(row: Row) -> tuple[str, str]:
+    return f"{row['with']['seam']:.2f}", f"{row['switched']['seam']:.2f}"
+
+
+def steered(result: Row) -> str:
+    """SEGA before and after DSRL."""
+    rows = result.get("steered_sega", {})
+    head = ("SEGA on push", "real", "imagined")
+    return _table(head, ((n, rate(r["real"]), rate(r["imagined"])) for n, r in rows.items()))
+
+
+def speed(result: Row) -> str:
+    """Ratios to LeRobot."""
+    s = result.get("speed")
+    if not s:
+        return _NOTHING
+    success, training, acting = s["equal_success"], s["train_state_ratio"], s["chunk_latency_ratio"]
+    return "\n".join(
+        [
+            f"Against `lerobot-train`, the same network, batch and dataset: {training:.1f} times as",
+            f"many updates per second. A chunk takes {acting:.2%} of the time that LeRobot's",
+            "diffusion policy takes with its default settings, and",
+            f"{s['over_bare_forward']:.2f} times that of its network alone. Success on push: ours",
+            f"{rate(success['diffusion'])}, with three steps of BESO {rate(success['beso'])},",
+            f"LeRobot's {rate(success['lerobot'])}.\n",
+        ]
+    )
+
+
+_NOTHING = "Not measured yet.\n"
+
+
+def rate(row: Row) -> str:
+    """A success rate with its interval."""
+    return f"{row['rate']:.1%} [{row['low']:.1%}, {row['high']:.1%}]"
+
+
+def _table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
+    lines = [list(map(str, row)) for row in rows]
+    if not lines:
+        return _NOTHING
+    names = list(map(str, head))
+    everything = [names, ["---"] * len(names), *lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in everything)
+
+
+if __name__ == "__main__":
+    main()
