@@ -26,6 +26,12 @@ class PolicyConfig:
         memory_gated: False overwrites SEGA's memory at every call.
         truncate: calls after which no gradient flows back through the memory; 0 for never.
         recall: weight of the auxiliary loss: what was seen a random number of calls ago is to be told.
+        task_size: numbers by which the policy is told what to do; 0 if it is not.
+        text_encoder: of Hugging Face, by folder or name; a small one of our own if empty.
+        untold: share of the windows in which nothing is told.
+        labelled: share of the episodes whose sentences are learned from.
+        align: weight of the contrast between sentences and what was reached.
+        guidance: how much what it is told counts in sampling; 1 as it was trained.
         steps: updates.
         batch_size: windows per update; with memory, rows of them: whole episodes.
         lr: peak learning rate.
@@ -48,6 +54,12 @@ class PolicyConfig:
     memory_gated: bool = True
     truncate: int = 0
     recall: float = 0.3
+    task_size: int = 0
+    text_encoder: str = ""
+    untold: float = 0.1
+    labelled: float = 1.0
+    align: float = 0.3
+    guidance: float = 1.0
     steps: int = 4000
     batch_size: int = 128
     lr: float = 1e-3
@@ -273,14 +285,7 @@ class PpoConfig:
 
 SteerMethod = Literal["dsrl", "dsrl-na", "ppo", "best-of-n", "none", "uniform"]
 # Which settings of a `SteerConfig` are the method's own.
-_OWN = {
-    "dsrl": "dsrl",
-    "dsrl-na": "dsrl",
-    "ppo": "ppo",
-    "best-of-n": "best_of_n",
-    "none": "none",
-    "uniform": "uniform",
-}
+_OWN = {m: m.replace("-", "_") for m in ("dsrl", "ppo", "best-of-n", "none", "uniform")} | {"dsrl-na": "dsrl"}
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ class Episode:
         doubt: (C,) doubt of the world model per chunk; zeros in the real simulator.
         source: what produced it ("expert", "policy", "noise", "random", ...).
         strategy: the expert's named strategy, if any.
+        instruction: the sentence that says what was to be done, if there was one.
         reason: why it was cut short, if it was ("doubt", "diverged", "horizon").
         achieved: (L,) whether the state after each action meets the task's goal. By default only the
             last state of a successful episode does. Recorded data goes on for some steps after the
@@ -44,6 +45,7 @@ class Episode:
     doubt: np.ndarray
     source: str = ""
     strategy: str = ""
+    instruction: str = ""
     reason: str = ""
     achieved: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 

@@ -8,17 +8,23 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import gymnasium
 
 from robopolicy.errors import BadInput
 from robopolicy.spec import Spec
-from sim.specs import CAN, DOOR, LAMPS, LIFT, SIGNAL, STACK, memory_spec, metaworld_spec
+from sim.specs import BLOCKS, CAN, DOOR, LAMPS, LIFT, SIGNAL, STACK, memory_spec, metaworld_spec
 
 if TYPE_CHECKING:
     from robopolicy.protocols import Policy
     from sim.experts import ExpertSettings
+
+
+class Instruct(Protocol):
+    """Says in a sentence what is to be done."""
+
+    def __call__(self, seed: int, familiar: bool = True) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,8 @@ class Task:
             the side of its pictures in pixels, 0 for none.
         experts: who may demonstrate, by name.
         expert: builds the scripted expert that one of `experts()` operates.
+        instruct: the sentence that says what is to be done in the episode of a seed, where that differs from
+            episode to episode; in a wording that demonstrations have, or in one that they never have.
     """
 
     spec: Spec
@@ -57,6 +65,7 @@ class Task:
     make: Callable[..., gymnasium.Env]
     experts: Callable[[], Mapping[str, ExpertSettings]]
     expert: Callable[[Spec, ExpertSettings], Policy]
+    instruct: Instruct | None = None
 
 
 def _robosuite(spec: Spec, demonstrations: Demonstrations) -> Task:
@@ -118,6 +127,32 @@ def _memory(kind: str, spec: Spec, episodes: int = 200) -> Task:
     return Task(spec, Demonstrations("few", episodes, "careful"), make, experts, expert)
 
 
+def _blocks() -> Task:
+    spec = memory_spec("blocks", 80, BLOCKS)
+
+    def make(camera: int = 0) -> gymnasium.Env:
+        from sim.blocks import BlocksEnv
+
+        return BlocksEnv(spec, camera)
+
+    def experts() -> Mapping[str, ExpertSettings]:
+        from sim.memory_expert import OPERATORS
+
+        return OPERATORS
+
+    def expert(spec: Spec, settings: ExpertSettings) -> Policy:
+        from sim.blocks import BlocksExpert
+
+        return BlocksExpert(spec, settings)
+
+    def instruct(seed: int, familiar: bool = True) -> str:
+        from sim.blocks import instruction
+
+        return instruction(seed, familiar)
+
+    return Task(spec, Demonstrations("few", 300, "careful"), make, experts, expert, instruct)
+
+
 MANIPULATION = {
     "lift": _robosuite(LIFT, Demonstrations()),
     "stack": _robosuite(STACK, Demonstrations()),
@@ -136,7 +171,9 @@ MEMORY = {
     "count": _memory("count", memory_spec("count", 240, SIGNAL)),
     "return": _memory("return", memory_spec("return", 240, SIGNAL)),
 }
-TASKS = MANIPULATION | MEMORY
+# What cannot be done without being told.
+TOLD = {"blocks": _blocks()}
+TASKS = MANIPULATION | MEMORY | TOLD
 
 
 def find_task(name: str) -> Task:

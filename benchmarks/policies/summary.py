@@ -42,6 +42,8 @@ def summed() -> dict[str, Any]:
             delay: {name: ways[way]["success"] | {"seam": ways[way]["seam"]} for name, way in names.items()}
             for delay, ways in realtime["delays"].items()
         }
+    if language := _part("language"):
+        result["language"] = language["kinds"]
     if speed := _part("speed"):
         acting = speed["acting"]
         result["speed"] = {
@@ -122,6 +124,13 @@ def steered(result: Row) -> str:
     rows = result.get("steered_sega", {})
     head = ("SEGA on push", "real", "imagined")
     return _table(head, ((n, rate(r["real"]), rate(r["imagined"])) for n, r in rows.items()))
+
+
+def language(result: Row) -> str:
+    """One line per kind of policy that is told what to do."""
+    rows, ways = result.get("language", {}), ("new", "familiar", "goals")
+    head = ("policy", "new wordings", "wordings demonstrated", "goals")
+    return _table(head, ((k, *(rate(r[w]) if w in r else "" for w in ways)) for k, r in rows.items() if r))
 
 
 def speed(result: Row) -> str:

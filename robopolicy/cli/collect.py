@@ -103,7 +103,9 @@ def _collect(args: Collect) -> Result:
             ):
 
                 def keep(episode: Episode) -> None:
-                    writer.add(dataclasses.replace(episode, strategy=strategy(episode.seed)))
+                    seed = episode.seed
+                    said = task.instruct(seed) if task.instruct else ""
+                    writer.add(dataclasses.replace(episode, strategy=strategy(seed), instruction=said))
                     bar.advance()
 
                 rollout(env, actor.policy, actor.steerer, missing, actor.source, keep)
@@ -161,9 +163,10 @@ def _actor(args: Collect, spec: Spec) -> _Actor:
         return _Actor(task.expert(spec, operators), PriorSteerer(), 1, "demos", "expert", settings)
 
     from robopolicy.policies.load import load_policy
+    from robopolicy.policies.told import told
 
     need("policy", [args.policy])
-    policy = load_policy(args.policy, spec)
+    policy = told(load_policy(args.policy, spec), find_task(args.task).instruct)
     spec.require(policy.spec, "policy")
     settings |= {"source": "policy", "policy": folder_hash(args.policy), "noise": args.noise}
     if args.steerer:

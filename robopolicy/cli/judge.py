@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 from robopolicy.cli.common import Result, need, positive, run, say, simulator
 from robopolicy.errors import BadInput
@@ -42,6 +43,8 @@ class Evaluate:
         task: where to judge.
         episodes: per policy.
         seed: master seed.
+        wording: of what a policy is told, where the task differs from episode to episode: as demonstrations
+            say it, or as they never do.
         processes: simulators that run at the same time; changes no episode.
     """
 
@@ -49,6 +52,7 @@ class Evaluate:
     out: Path
     steerer: tuple[Path, ...] = ()
     task: str = "lift"
+    wording: Literal["familiar", "new"] = "new"
     episodes: int = 100
     seed: int = 0
     processes: int = 2
@@ -164,11 +168,16 @@ def imagine(args: Imagine) -> Result:
 
 
 def _evaluate(args: Evaluate) -> Result:
+    from robopolicy.policies.told import told
     from robopolicy.seeding import episode_seed
     from sim.tasks import find_task
 
     positive(episodes=args.episodes, processes=args.processes)
-    candidates = _candidates(find_task(args.task).spec, args.policy, args.steerer)
+    task = find_task(args.task)
+    candidates = _candidates(task.spec, args.policy, args.steerer)
+    if task.instruct:
+        say_it = partial(task.instruct, familiar=args.wording == "familiar")
+        candidates = [c._replace(policy=told(c.policy, say_it)) for c in candidates]
     seeds = _seeds(args.seed, "held_out", args.episodes)
     with simulator(args.task, min(args.processes, args.episodes)) as env:
         # Builds and warms the simulators, so that the speed measured is theirs.

@@ -27,6 +27,8 @@ _REAL_EXAMS = 5
 _REAL_EXAM_EPISODES = 20
 
 
+# Numbers by which a policy is told what to do.
+_TASK_SIZE = 32
 PolicyKind = Literal["diffusion", "beso", "flow", "sega"]
 # What a kind of policy changes in the presets.
 _KINDS: dict[str, dict[str, Any]] = {
@@ -57,6 +59,8 @@ class Train:
             - sega: diffusion that also remembers what it saw before.
 
         preset: "quick" for two cores, "full" for a graphics processor.
+        told: teach it to be told what to do, by a sentence or by a state that is to be reached; for policies
+            without memory.
         init: a policy to go on from, of the same kind and preset; "robopolicy merge" then mixes the two.
         steps: number of updates, instead of the preset's.
         precision: of the networks in training; bf16 is for graphics processors.
@@ -70,6 +74,7 @@ class Train:
     out: Path
     policy: PolicyKind = "diffusion"
     preset: str = "quick"
+    told: bool = False
     init: Path | None = None
     steps: int | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -184,6 +189,10 @@ def train(args: Train) -> Result:
 
     config = with_changes(choose("preset", POLICY_PRESETS, args.preset), steps=args.steps)
     config = with_changes(config, **_KINDS[args.policy], precision=args.precision, compiler=args.compiler)
+    if args.told:
+        if config.memory != "none":
+            raise BadInput("told", "a policy without memory", args.policy)
+        config = with_changes(config, task_size=_TASK_SIZE)
     if config.memory != "none":  # a batch holds whole episodes
         config = with_changes(config, batch_size=config.batch_size // 4)
     positive(steps=config.steps)

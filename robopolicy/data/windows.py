@@ -30,6 +30,7 @@ class PolicyWindows:
         if not lengths.sum():
             raise BadInput("dataset", "at least one recorded step", f"{len(episodes)} episodes, 0 steps")
         self.spec = spec
+        self.episodes = [e for e in episodes if e.length]
         self.states = torch.from_numpy(np.concatenate([e.states for e in episodes if e.length]))
         self.steps = torch.from_numpy(np.concatenate([e.actions for e in episodes if e.length]))
         lengths = lengths[lengths > 0]
@@ -37,6 +38,7 @@ class PolicyWindows:
         first_step = np.cumsum(lengths) - lengths
         at = np.concatenate([np.arange(n) for n in lengths])
         f = torch.from_numpy
+        self.episode = f(np.repeat(np.arange(len(lengths)), lengths))
         self._at = f(at)
         self._length = f(np.repeat(lengths, lengths))
         self._first_state = f(np.repeat(first_state, lengths))
@@ -44,6 +46,13 @@ class PolicyWindows:
 
     def __len__(self) -> int:
         return len(self._at)
+
+    def changes(self) -> tuple[Tensor, Tensor]:
+        """(N, D) physical states at the beginning of each episode, and when its task was done or it ended."""
+        ends = [e.achieved.argmax() + 1 if e.achieved.any() else e.length for e in self.episodes]
+        first = np.stack([e.states[0] for e in self.episodes])
+        last = np.stack([e.states[end] for e, end in zip(self.episodes, ends, strict=True)])
+        return torch.from_numpy(first), torch.from_numpy(last)
 
     def chains(self) -> tuple[Tensor, Tensor]:
         """Rows of windows that follow each other by a chunk, of every episode from each of its first K steps.

@@ -28,7 +28,7 @@ from robopolicy.types import Episode
 SIDECAR = "robopolicy.json"
 JOURNAL = "journal"
 _SETTINGS = "settings.json"
-_FLAGS = ("seed", "success", "terminated", "truncated", "source", "strategy", "reason")
+_FLAGS = ("seed", "success", "terminated", "truncated", "source", "strategy", "instruction", "reason")
 _ARRAYS = ("states", "actions", "achieved", "noise", "chunk_starts", "doubt")
 
 
@@ -185,7 +185,7 @@ def _build(root: Path, spec: Spec, task: str, episodes: list[Episode]) -> None:
                 "policy_noise": noise[i],
                 "next.success": e.achieved[i : i + 1],
                 "next.done": np.array([i == e.length - 1]),
-                "task": task,
+                "task": e.instruction or task,
             }
             dataset.add_frame({key: v for key, v in frame.items() if key in features or key == "task"})
         with _no_pictures():

@@ -58,28 +58,36 @@ class ChunkPolicy(nn.Module):
         self.register_buffer("high", stats[ACTION]["max"].float())
 
     def initial(self, seeds: Sequence[int]) -> Carry:
-        """An empty memory, if it has one: "memory" (B, *) and whether it is "fresh" (B,)."""
-        memory = self.core.memory
+        """An empty memory, if it has one: "memory" (B, *) and whether it is "fresh" (B,).
+
+        A policy that can be told what to do begins with "task" (B, E), zeros: it has not been told yet. See
+        `robopolicy.policies.told`.
+        """
+        memory, count = self.core.memory, len(seeds)
+        if self.core.task:
+            return {"task": torch.zeros(count, self.core.task.size)}
         if not memory:
             return {}
-        count = len(seeds)
         return {"memory": torch.zeros(count, *memory.shape), "fresh": torch.ones(count, dtype=torch.bool)}
 
     def normalize(self, obs: Tensor) -> Tensor:
         """Physical states (..., D) to mean 0 and standard deviation 1."""
         return (obs - self.mean) / (self.std + 1e-8)
 
-    def condition(self, obs: Tensor) -> Tensor:
-        """(B, cond_dim) what the denoiser is conditioned on, for physical states (B, T, D).
+    def condition(self, obs: Tensor, carry: Carry | None = None) -> Tensor:
+        """(B, cond_dim) what the denoiser is conditioned on, for physical states (B, T, D) and the carry.
 
         Raises:
-            BadInput: if the policy has a memory: then this is not a function of `obs` alone.
+            BadInput: if the policy has a memory, or has to be told what to do: then this is not a function of
+                `obs` alone.
         """
         if self.core.memory:
             raise BadInput("policy", "one without memory", f"a memory of kind {self.core.config.memory!r}")
+        if self.core.task and not carry:
+            raise BadInput("policy", "one that is not told what to do", "one that is")
         normal = self.normalize(obs)
-        size = self.spec.proprio_dim
-        return torch.cat([normal[..., :size].flatten(1), normal[..., size:].flatten(1)], -1)
+        size, told = self.spec.proprio_dim, [carry["task"]] if self.core.task and carry else []
+        return torch.cat([normal[..., :size].flatten(1), normal[..., size:].flatten(1), *told], -1)
 
     def normalize_actions(self, actions: Tensor) -> Tensor:
         """Physical actions (..., A) to [-1, 1]."""
@@ -97,7 +105,7 @@ class ChunkPolicy(nn.Module):
             cond, memory = self.core.memory(self.normalize(obs), carry["memory"], carry["fresh"])
             carry = {"memory": memory, "fresh": torch.zeros_like(carry["fresh"])}
         else:
-            cond = self.condition(obs)
+            cond = self.condition(obs, carry)
         if known is not None:
             known = known._replace(chunk=self.normalize_actions(known.chunk))
         chunk = self.core.denoise(cond, noise, known).clamp(-1, 1)

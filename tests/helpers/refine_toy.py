@@ -10,8 +10,9 @@ from steering_toy import SPEC, ToyEnv, ToyPolicy
 
 from robopolicy.config import PolicyConfig
 from robopolicy.data.windows import PolicyWindows
+from robopolicy.policies.learners import PolicyLearner
 from robopolicy.policies.load import ChunkPolicy
-from robopolicy.policies.train import PolicyLearner, new_policy
+from robopolicy.policies.train import new_policy
 from robopolicy.rollout import PriorSteerer, rollout
 from robopolicy.spec import Field
 from robopolicy.types import Episode

@@ -32,6 +32,10 @@ class ChunkDiffusionConfig(PreTrainedConfig):
         memory_slots: of SEGA; of "stacked", how many chunks back.
         memory_layers: of SEGA.
         memory_gated: False overwrites SEGA's memory at every call.
+        task_size: numbers by which the policy is told what to do; 0 if it is not.
+        text_encoder: of Hugging Face, by folder or name; one of our own, trained with the policy, if empty.
+        text_size: numbers that `text_encoder` gives per sentence.
+        guidance: how much what it is told counts: 1 as it was trained, 0 not at all, more than 1 beyond.
         memory_chunks: calls that LeRobot's trainer shows in a row, the last of which it learns from.
         discover_packages_path: unused. LeRobot imports a plug-in by the flag of this name, then passes the
             flag on to the configuration if it comes with `--policy.path`; without the field the two
@@ -55,6 +59,10 @@ class ChunkDiffusionConfig(PreTrainedConfig):
     memory_layers: int = 2
     memory_gated: bool = True
     memory_chunks: int = 8
+    task_size: int = 0
+    text_encoder: str = ""
+    text_size: int = 0
+    guidance: float = 1.0
     normalization_mapping: dict[str, NormalizationMode] = field(
         default_factory=lambda: {
             "STATE": NormalizationMode.MEAN_STD,
@@ -76,6 +84,8 @@ class ChunkDiffusionConfig(PreTrainedConfig):
             raise ValueError(f"prediction_type: wanted sample or epsilon, got {self.prediction_type!r}")
         if self.memory not in ("none", "sega", "lstm", "stacked"):
             raise ValueError(f"memory: wanted none, sega, lstm or stacked, got {self.memory!r}")
+        if self.task_size and self.memory != "none":
+            raise ValueError(f"task_size: wanted 0 for a policy with memory, got {self.task_size}")
         if not 1 <= self.n_action_steps <= self.horizon:
             raise ValueError(f"n_action_steps: wanted 1..{self.horizon}, got {self.n_action_steps}")
 

@@ -19,6 +19,7 @@ from torch import Generator, Tensor, nn
 from robopolicy.nets.memory import make_memory
 from robopolicy.nets.mlp import MlpDenoiser
 from robopolicy.nets.sampling import Known, make_process
+from robopolicy.nets.task import TaskEncoder, read
 from robopolicy.nets.transformer import TransformerDenoiser
 from robopolicy.nets.unet1d import UnetDenoiser
 from robopolicy.policies.diffusion.configuration_chunk_diffusion import ChunkDiffusionConfig
@@ -46,7 +47,8 @@ class ChunkDiffusionPolicy(PreTrainedPolicy):
             config.memory_layers,
             config.memory_gated,
         )
-        cond = self.memory.read_size if self.memory else config.n_obs_steps * size
+        self.task = TaskEncoder(size, config.task_size, config.text_size) if config.task_size else None
+        cond = self.memory.read_size if self.memory else config.n_obs_steps * size + config.task_size
         self.action_dim = outputs[ACTION].shape[0]
         self.denoiser = make_denoiser(config, self.action_dim, cond)
         self.process = make_process(
@@ -66,9 +68,13 @@ class ChunkDiffusionPolicy(PreTrainedPolicy):
     def get_optim_params(self) -> Any:
         return self.parameters()
 
-    def condition(self, batch: dict[str, Tensor]) -> Tensor:
-        """(B, cond_dim) from normalised observations (B, T, *); not for a policy with memory."""
-        return torch.cat([batch[k].flatten(1) for k in self.keys], -1)
+    def condition(self, batch: dict[str, Any]) -> Tensor:
+        """(B, cond_dim) from normalised observations (B, T, *) and sentences; not for one with memory."""
+        obs = torch.cat([batch[k].flatten(1) for k in self.keys], -1)
+        if not self.task:
+            return obs
+        told = self.task.of_words(read(batch["task"], self.config.text_encoder).to(obs.device))
+        return torch.cat([obs, told], -1)
 
     def recall(self, obs: Tensor, fresh: Tensor, truncate: int = 0) -> Tensor:
         """(B, C, cond_dim) what the denoiser is conditioned on in C calls in a row.
@@ -132,8 +138,20 @@ class ChunkDiffusionPolicy(PreTrainedPolicy):
         return self.recall(obs, fresh)[:, -1]
 
     def denoise(self, cond: Tensor, noise: Tensor, known: Known | None = None) -> Tensor:
-        """(B, K, A) normalised chunk for noise (B, K, A), of which some may be known."""
-        return self.process.restore(lambda x, level: self.denoiser(x, level, cond), noise, known)
+        """(B, K, A) normalised chunk for noise (B, K, A), of which some may be known.
+
+        Where what it is told counts for more or less than in training, guidance is classifier-free (Ho and
+        Salimans 2022, eq. 6).
+        """
+        weight = self.config.guidance
+        if not self.task or weight == 1:
+            return self.process.restore(lambda x, level: self.denoiser(x, level, cond), noise, known)
+        untold = torch.cat([cond[:, : -self.task.size], torch.zeros_like(cond[:, -self.task.size :])], -1)
+
+        def network(x: Tensor, level: Tensor) -> Tensor:
+            return torch.lerp(self.denoiser(x, level, untold), self.denoiser(x, level, cond), weight)
+
+        return self.process.restore(network, noise, known)
 
     @torch.no_grad()
     def predict_action_chunk(self, batch: dict[str, Tensor], **kwargs: Any) -> Tensor:

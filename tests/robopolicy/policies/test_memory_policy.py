@@ -10,8 +10,9 @@ from tiny import POLICY, normal, observations, random_episodes, tiny_policy, tin
 from robopolicy.checkpoint import tensor_hash
 from robopolicy.data.windows import PolicyWindows
 from robopolicy.errors import BadInput
+from robopolicy.policies.learners import MemoryLearner
 from robopolicy.policies.load import load_policy
-from robopolicy.policies.train import MemoryLearner, save_policy
+from robopolicy.policies.train import save_policy
 from robopolicy.seeding import torch_seed
 from robopolicy.train import fit, seeded_init
 

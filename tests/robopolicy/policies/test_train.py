@@ -10,8 +10,9 @@ from tiny import POLICY, random_episodes, tiny_policy, tiny_spec, write_dataset
 from robopolicy.checkpoint import load_tensors, save_tensors, tensor_hash
 from robopolicy.data.windows import PolicyWindows
 from robopolicy.errors import BadInput, Interrupted
+from robopolicy.policies.learners import PolicyLearner
 from robopolicy.policies.load import load_policy
-from robopolicy.policies.train import PolicyLearner, statistics, train_policy
+from robopolicy.policies.train import statistics, train_policy
 from robopolicy.train import fit
 
 SPEC = tiny_spec()
