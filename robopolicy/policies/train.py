@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from robopolicy.devices import Devices, Log, scalar_log
 from robopolicy.errors import BadInput
 from robopolicy.nets.task import read
 from robopolicy.policies.adapter import CONFIG, MODEL
+from robopolicy.policies.card import card
 from robopolicy.policies.diffusion.configuration_chunk_diffusion import ChunkDiffusionConfig
 from robopolicy.policies.diffusion.modeling_chunk_diffusion import ChunkDiffusionPolicy
 from robopolicy.policies.diffusion.processor_chunk_diffusion import make_chunk_diffusion_pre_post_processors
@@ -34,6 +36,8 @@ from robopolicy.processes import leads
 from robopolicy.seeding import torch_seed
 from robopolicy.spec import Spec
 from robopolicy.train import fit, seeded_init
+
+CARD = "README.md"
 
 
 def new_policy(spec: Spec, config: PolicyConfig, data: PolicyWindows, seed: int) -> ChunkPolicy:
@@ -142,10 +146,11 @@ def train_policy(
         saves=leads(),
     )
     policy.core.load_state_dict(learner.ema.average)
+    seen = {"episodes": len(episodes), "windows": len(data)}
     if leads():
-        save_policy(policy.cpu(), out)
+        save_policy(policy.cpu(), out, seen)
     devices.wait()
-    return {"episodes": len(episodes), "windows": len(data), "curve": curve}
+    return {**seen, "curve": curve}
 
 
 def _continued(fresh: ChunkPolicy, init: Path) -> ChunkPolicy:
@@ -160,9 +165,16 @@ def _continued(fresh: ChunkPolicy, init: Path) -> ChunkPolicy:
     return policy.requires_grad_(True).train()
 
 
-def save_policy(policy: ChunkPolicy, out: Path) -> None:
-    """Writes the LeRobot checkpoint (config, weights, processors) and seals it."""
+def save_policy(policy: ChunkPolicy, out: Path, trained: Mapping[str, Any] | None = None) -> None:
+    """Writes the LeRobot checkpoint (config, weights, processors, model card) and seals it.
+
+    Args:
+        policy: what is saved.
+        out: folder.
+        trained: what it learned from, for the card; see `robopolicy.policies.card`.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    (out / CARD).write_text(card(policy, trained))
     policy.core.save_pretrained(out)
     n = policy.spec.proprio_dim
     stats = {

@@ -1,16 +1,20 @@
 """What the comparisons of policies measure by."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
 import torch
 from tiny import normal, random_episodes, tiny_spec
 
+from benchmarks.policies import summary
 from benchmarks.policies.common import pooled
+from benchmarks.policies.figures import horizon, paths
 from benchmarks.policies.memory import ABLATIONS, KINDS, matched, parameters
 from benchmarks.policies.realtime import jumps
 from benchmarks.policies.sampling import Ddpm
+from robopolicy.checkpoint import write_json
 from robopolicy.data.windows import PolicyWindows
 from robopolicy.nets.sampling import Ddim
 from robopolicy.stats import wilson
@@ -56,3 +60,34 @@ def test_jumps_are_told_apart_at_the_seams():
 
 def test_pooled_is_the_rate_of_all_episodes():
     assert pooled([wilson(3, 10).to_dict(), wilson(50, 90).to_dict()]) == wilson(53, 100).to_dict()
+
+
+def unit(task, seed, rates):
+    kinds = {kind: {"success": wilson(n, 100).to_dict()} for kind, n in rates.items()}
+    return {"task": task, "seed": seed, "kinds": kinds}
+
+
+def test_summary_pools_seeds_and_finds_the_horizon(tmp_path, monkeypatch):
+    (tmp_path / "memory").mkdir()
+    rates = {"sega": 90, "dp": 20, "stacked": 50, "lstm": 60}
+    for seed in (1, 2):
+        for h, less in (("short", 0), ("medium", 10), ("long", 20)):
+            own = {k: n - less * (k != "sega") for k, n in rates.items()}
+            write_json(tmp_path / "memory" / f"cue-{h}-{seed}.json", unit(f"cue-{h}", seed, own))
+    monkeypatch.setattr(summary, "PARTS", tmp_path)
+    result = summary.summed()
+    assert result["memory"]["cue-short"]["lstm"] == wilson(120, 200).to_dict()
+    assert [result["horizon"][h]["dp"]["rate"] for h in summary.HORIZONS] == [0.2, 0.1, 0.0]
+    assert "beso" not in result
+    table = summary.memory(result).splitlines()
+    assert len(table) == 2 + 3
+    assert table[-1].startswith("| cue-short | 2 | 20.0% [")
+    assert summary.sampling(result) == summary.speed(result) == "Not measured yet.\n"
+    assert horizon(result).count("<polyline") == 2 + 6 + 1
+
+
+@pytest.mark.parametrize("kind", ["ddim", "beso", "flow"])
+def test_paths_end_at_the_two_actions_that_were_demonstrated(kind):
+    ends = [float(line.split()[-1].split(",")[1]) for line in re.findall(r'points="([^"]*)"', paths(kind))]
+    assert len(ends) == 14
+    assert len({round(end / 5) for end in ends}) == 2
