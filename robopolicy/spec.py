@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,7 @@ from robopolicy.errors import BadInput
 Role = Literal["point", "joint", "rotation", "command", "other"]
 _ROLES = ("point", "joint", "rotation", "command", "other")
 SPEC_FILE = "spec.json"
+_MOST_PIXELS = 8192
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,30 @@ class Field:
 
 
 @dataclass(frozen=True)
+class Camera:
+    """A camera whose pictures are recorded beside the state.
+
+    Attributes:
+        name: unique within its Spec; LeRobot calls its pictures `observation.images.NAME`.
+        height: pixels.
+        width: pixels.
+    """
+
+    name: str
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_]{1,80}", self.name):
+            raise BadInput("camera.name", "letters, digits and _", self.name)
+        for side in ("height", "width"):
+            pixels = getattr(self, side)
+            if not 2 <= pixels <= _MOST_PIXELS or pixels % 2:
+                wanted = f"an even number of pixels up to {_MOST_PIXELS}"  # videos halve the colours
+                raise BadInput(f"camera {self.name}.{side}", wanted, pixels)
+
+
+@dataclass(frozen=True)
 class Spec:
     """What a state and an action mean, for one robot and task.
 
@@ -86,6 +112,7 @@ class Spec:
         proprio: what the robot measures of itself.
         objects: what is measured of the world.
         action: one command of the robot.
+        cameras: whose pictures are recorded too.
     """
 
     robot: str
@@ -97,6 +124,7 @@ class Spec:
     proprio: tuple[Field, ...]
     objects: tuple[Field, ...]
     action: tuple[Field, ...]
+    cameras: tuple[Camera, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("chunk", "obs_steps", "horizon"):
@@ -110,6 +138,9 @@ class Spec:
         names = [f.name for f in self.state]
         if len(set(names)) != len(names):
             raise BadInput("spec", "unique field names", names)
+        views = [c.name for c in self.cameras]
+        if len(set(views)) != len(views):
+            raise BadInput("spec.cameras", "unique names", views)
         points = [f.name for f in self.state if f.role == "point"]
         for f in self.action:
             if f.moves and (f.moves not in points or f.size != 3):
@@ -179,7 +210,8 @@ class Spec:
             )
         try:
             groups = {g: tuple(_field(x) for x in data[g]) for g in ("proprio", "objects", "action")}
-            return cls(**{**data, **groups})
+            cameras = tuple(Camera(**c) for c in data["cameras"])
+            return cls(**{**data, **groups, "cameras": cameras})
         except (TypeError, ValueError, AttributeError) as e:
             raise BadInput("spec", "fields of the right types", e) from e
 

@@ -32,6 +32,7 @@ class Episode:
         achieved: (L,) whether the state after each action meets the task's goal. By default only the
             last state of a successful episode does. Recorded data goes on for some steps after the
             first success, see `sim.vector.SimVectorEnv`.
+        pictures: of each camera of the Spec, (L, H, W, 3) uint8: what was seen before each action.
     """
 
     seed: int
@@ -48,6 +49,7 @@ class Episode:
     instruction: str = ""
     reason: str = ""
     achieved: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    pictures: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.achieved) != len(self.actions):
@@ -69,6 +71,7 @@ class Episode:
             states=self.states[: n + 1],
             actions=self.actions[:n],
             achieved=self.achieved[:n],
+            pictures={name: frames[:n] for name, frames in self.pictures.items()},
             noise=self.noise[:chunks],
             chunk_starts=self.chunk_starts[:chunks],
             doubt=self.doubt[:chunks],

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from robopolicy.checkpoint import is_sealed, open_sealed, read_json
+from robopolicy.data.film import decoded
 from robopolicy.data.writer import SIDECAR, check_episode, journal_files, read_journal
 from robopolicy.errors import BadInput
 from robopolicy.spec import Spec
@@ -72,6 +73,7 @@ def _finished(root: Path, spec: Spec) -> list[Episode]:
     total = sum(row["length"] for row in rows)
     if len(table["action"]) != total:
         raise BadInput(f"{root}/data", f"{total} frames", len(table["action"]))
+    films = {c.name: decoded(root, c, total) for c in spec.cameras}
     episodes, start = [], 0
     for row in rows:
         part = slice(start, start + row["length"])
@@ -90,6 +92,7 @@ def _finished(root: Path, spec: Spec) -> list[Episode]:
                 noise=noise,
                 chunk_starts=starts,
                 doubt=np.array(row["doubt"], np.float32),
+                pictures={name: film[part] for name, film in films.items()},
                 **fields,
             )
         )

@@ -72,6 +72,15 @@ class PolicyWindows:
         step = (self._at[index][:, None] + back).clamp_min(0)
         return self.states[self._first_state[index][:, None] + step]
 
+    def pictures(self, index: Tensor) -> list[Tensor]:
+        """Of each camera (B, T, H, W, 3) uint8, newest last; read where they are recorded."""
+        at = (self._at[index][:, None] + torch.arange(1 - self.spec.obs_steps, 1)).clamp_min(0)
+        pairs = list(zip(self.episode[index].tolist(), at.tolist(), strict=True))
+        return [
+            torch.from_numpy(np.stack([self.episodes[e].pictures[c.name][steps] for e, steps in pairs]))
+            for c in self.spec.cameras
+        ]
+
     def actions(self, index: Tensor) -> Tensor:
         """(B, K, A) physical actions."""
         ahead = self._at[index][:, None] + torch.arange(self.spec.chunk)

@@ -2,7 +2,7 @@
 
 ROOT/
   journal/000000.safetensors ...   while recording: one file per episode, on disk before `add` returns
-  meta/ data/                      after closing: the LeRobotDataset
+  meta/ data/ videos/              after closing: the LeRobotDataset
   robopolicy.json spec.json        what LeRobot has no room for: seeds, sources, flags, settings
   manifest.json                    written last
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,6 +29,7 @@ SIDECAR = "robopolicy.json"
 JOURNAL = "journal"
 _SETTINGS = "settings.json"
 _FLAGS = ("seed", "success", "terminated", "truncated", "source", "strategy", "instruction", "reason")
+_PICTURES = "observation.images."
 _ARRAYS = ("states", "actions", "achieved", "noise", "chunk_starts", "doubt")
 
 
@@ -74,7 +75,9 @@ class EpisodeWriter:
             self.journal.mkdir(parents=True, exist_ok=True)
             self.spec.save(self.journal)
             write_json(self.journal / _SETTINGS, self.settings)
-        tensors = {n: torch.from_numpy(np.ascontiguousarray(getattr(episode, n))) for n in _ARRAYS}
+        arrays = {n: getattr(episode, n) for n in _ARRAYS}
+        arrays |= {f"{_PICTURES}{n}": frames for n, frames in episode.pictures.items()}
+        tensors = {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in arrays.items()}
         flags = {n: getattr(episode, n) for n in _FLAGS}
         save_tensors(self.journal / f"{len(self._done):06d}.safetensors", tensors, flags)
         self._done.append(episode)
@@ -88,7 +91,7 @@ class EpisodeWriter:
         build = self.root / "build"
         shutil.rmtree(build, ignore_errors=True)
         _build(build, self.spec, self.task, episodes)
-        for part in ("meta", "data"):
+        for part in ("meta", "data", *(["videos"] if self.spec.cameras else [])):
             shutil.rmtree(self.root / part, ignore_errors=True)
             (build / part).rename(self.root / part)
         shutil.rmtree(build)
@@ -118,9 +121,11 @@ def read_journal(path: Path) -> tuple[Episode, Spec]:
     """One recorded episode and the Spec it was recorded with."""
     spec = Spec.load(path.parent)
     tensors, flags = load_tensors(path)
-    if set(tensors) != set(_ARRAYS) or set(flags) != set(_FLAGS):
-        raise BadInput(str(path), f"{_ARRAYS} and {_FLAGS}", sorted({*tensors, *flags}))
-    return Episode(**{k: v.numpy() for k, v in tensors.items()}, **flags), spec
+    wanted = [*_ARRAYS, *(f"{_PICTURES}{c.name}" for c in spec.cameras)]
+    if set(tensors) != set(wanted) or set(flags) != set(_FLAGS):
+        raise BadInput(str(path), f"{wanted} and {_FLAGS}", sorted({*tensors, *flags}))
+    pictures = {c.name: tensors.pop(f"{_PICTURES}{c.name}").numpy() for c in spec.cameras}
+    return Episode(**{k: v.numpy() for k, v in tensors.items()}, **flags, pictures=pictures), spec
 
 
 def check_episode(episode: Episode, spec: Spec, where: str) -> None:
@@ -133,6 +138,14 @@ def check_episode(episode: Episode, spec: Spec, where: str) -> None:
     for name in ("noise", "doubt"):
         if not np.isfinite(getattr(episode, name)).all():
             raise BadInput(f"{where} {name}", "finite numbers", "NaN or infinity")
+    for camera in spec.cameras:
+        frames = episode.pictures.get(camera.name, np.zeros(0))
+        shape = (episode.length, camera.height, camera.width, 3)
+        if frames.shape != shape or frames.dtype != np.uint8:
+            wanted = f"pictures of shape {shape}, uint8"
+            raise BadInput(f"{where} camera {camera.name}", wanted, f"{frames.shape}, {frames.dtype}")
+    if unknown := set(episode.pictures) - {c.name for c in spec.cameras}:
+        raise BadInput(f"{where} pictures", f"of the cameras {[c.name for c in spec.cameras]}", unknown)
 
 
 def _check_frames(check: Callable[..., np.ndarray], frames: np.ndarray, where: str) -> None:
@@ -150,6 +163,7 @@ def _check_frames(check: Callable[..., np.ndarray], frames: np.ndarray, where: s
 
 def _build(root: Path, spec: Spec, task: str, episodes: list[Episode]) -> None:
     import datasets
+    from lerobot.configs.video import RGBEncoderConfig
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     datasets.disable_progress_bars()  # one bar per episode, each a second long
@@ -171,8 +185,20 @@ def _build(root: Path, spec: Spec, task: str, episodes: list[Episode]) -> None:
     }
     if spec.state_dim == n:
         del features["observation.environment_state"]
+    for c in spec.cameras:
+        shape = {"shape": (c.height, c.width, 3), "names": ["height", "width", "channels"]}
+        features[f"{_PICTURES}{c.name}"] = {"dtype": "video", **shape}
+    filmed = bool(spec.cameras)
+    # LeRobot's own choice, AV1, brings the process down with pictures as small as those of tests.
+    encoder = RGBEncoderConfig(vcodec="h264", crf=18)
     dataset = LeRobotDataset.create(
-        f"robopolicy/{spec.task}", round(spec.fps), features, root, spec.robot, use_videos=False
+        f"robopolicy/{spec.task}",
+        round(spec.fps),
+        features,
+        root,
+        spec.robot,
+        use_videos=filmed,
+        rgb_encoder=encoder,
     )
     for e in episodes:
         noise = _noise_by_frame(e, k, a)
@@ -186,9 +212,10 @@ def _build(root: Path, spec: Spec, task: str, episodes: list[Episode]) -> None:
                 "next.success": e.achieved[i : i + 1],
                 "next.done": np.array([i == e.length - 1]),
                 "task": e.instruction or task,
+                **{f"{_PICTURES}{name}": frames[i] for name, frames in e.pictures.items()},
             }
             dataset.add_frame({key: v for key, v in frame.items() if key in features or key == "task"})
-        with _no_pictures():
+        with nullcontext() if filmed else _no_pictures():
             dataset.save_episode()
     dataset.finalize()
 

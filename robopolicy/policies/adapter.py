@@ -216,6 +216,7 @@ def check_features(config: PreTrainedConfig, spec: Spec, where: str) -> None:
     objects = spec.state_dim - spec.proprio_dim
     sizes = {OBS_STATE: spec.proprio_dim, OBS_ENV_STATE: objects, ACTION: spec.action_dim}
     wanted = {name: (size,) for name, size in sizes.items() if size}
+    wanted |= {f"{OBS_IMAGES}.{c.name}": (3, c.height, c.width) for c in spec.cameras}
     empty = _empty_cameras(config)
     if hasattr(config, "empty_cameras"):  # a policy for vision and language, which knows one state only
         wanted = {OBS_STATE: (spec.state_dim,), ACTION: (spec.action_dim,)}

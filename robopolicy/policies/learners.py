@@ -12,6 +12,7 @@ from robopolicy.devices import Devices
 from robopolicy.nets.ema import Ema
 from robopolicy.nets.mlp import sinusoid
 from robopolicy.nets.task import read
+from robopolicy.nets.vision import as_floats
 from robopolicy.policies.load import ChunkPolicy
 from robopolicy.train import load_optimizer_state, optimizer_state, warm_cosine
 
@@ -50,7 +51,18 @@ class PolicyLearner:
 
     def watch(self, data: PolicyWindows) -> None:
         """Keeps what the policy sees, ready for `loss`."""
-        self.cond = self.policy.condition(data.obs(torch.arange(len(data)))).to(self.devices.device)
+        self.data = data
+        unit, size = self.policy.normalize(data.obs(torch.arange(len(data)))), data.spec.proprio_dim
+        self.cond = torch.cat([unit[..., :size].flatten(1), unit[..., size:].flatten(1)], -1)
+        self.cond = self.cond.to(self.devices.device)
+
+    def seen(self, rows: Tensor, generator: Generator) -> Tensor:
+        """(B, *) what is seen in some windows, pictures included."""
+        core = self.policy.core
+        if not core.cameras:
+            return self.cond[rows]
+        pictures = [as_floats(x.to(self.devices.device)) for x in self.data.pictures(rows)]
+        return torch.cat([self.cond[rows], core.see(pictures, generator)], -1)
 
     @property
     def helpers(self) -> dict[str, nn.Module]:
@@ -62,7 +74,8 @@ class PolicyLearner:
         each = self.config.batch_size
         total, own = each * self.devices.count, self.devices.own(each)
         rows = torch.randint(len(self.cond), (total,), generator=generator)
-        return self.imitation(self.cond[rows[own]], rows, torch.arange(total)[own], generator)
+        cond = self.seen(rows[own], generator)
+        return self.imitation(cond, rows, torch.arange(total)[own], generator)
 
     def imitation(self, cond: Tensor, windows: Tensor, own: Tensor, generator: Generator) -> Tensor:
         """The diffusion loss of those `windows` of a batch that are this process's `own`, as a share of all.
@@ -151,12 +164,8 @@ class TaskLearner(PolicyLearner):
     """
 
     def watch(self, data: PolicyWindows) -> None:
-        device, config = self.devices.device, self.config
-        every = torch.arange(len(data))
-        unit = self.policy.normalize(data.obs(every))
-        size = data.spec.proprio_dim
-        self.cond = torch.cat([unit[..., :size].flatten(1), unit[..., size:].flatten(1)], -1).to(device)
-        self.episode = data.episode
+        super().watch(data)
+        device, config, self.episode = self.devices.device, self.config, data.episode
         self.start, self.goal = (self.policy.normalize(x).to(device) for x in data.changes())
         told = [e.instruction for e in data.episodes]
         self.sentences = read(told, config.text_encoder).to(device)
@@ -178,7 +187,7 @@ class TaskLearner(PolicyLearner):
         device = changes.device
         told = torch.where(by_words.to(device)[:, None], words, changes)
         told = told * (hidden >= config.untold).to(device)[:, None]
-        cond = torch.cat([self.cond[rows[own]], told], -1)
+        cond = torch.cat([self.seen(rows[own], generator), told], -1)
         loss = self.imitation(cond, rows, torch.arange(total)[own], generator)
         pairs = torch.unique(episode[self.labelled[episode]])
         if len(pairs) < 2 or not config.align:

@@ -83,6 +83,8 @@ class ChunkPolicy(nn.Module):
         """
         if self.core.memory:
             raise BadInput("policy", "one without memory", f"a memory of kind {self.core.config.memory!r}")
+        if self.core.cameras:
+            raise BadInput("policy", "one that sees states alone", f"one that sees {self.core.cameras}")
         if self.core.task and not carry:
             raise BadInput("policy", "one that is not told what to do", "one that is")
         normal = self.normalize(obs)

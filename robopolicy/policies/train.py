@@ -12,6 +12,7 @@ from lerobot.configs.types import FeatureType, PolicyFeature
 from lerobot.utils.constants import (
     ACTION,
     OBS_ENV_STATE,
+    OBS_IMAGES,
     OBS_STATE,
     POLICY_POSTPROCESSOR_DEFAULT_NAME,
     POLICY_PREPROCESSOR_DEFAULT_NAME,
@@ -45,6 +46,10 @@ def new_policy(spec: Spec, config: PolicyConfig, data: PolicyWindows, seed: int)
     features = {
         OBS_STATE: PolicyFeature(FeatureType.STATE, (spec.proprio_dim,)),
         OBS_ENV_STATE: PolicyFeature(FeatureType.ENV, (spec.state_dim - spec.proprio_dim,)),
+        **{
+            f"{OBS_IMAGES}.{c.name}": PolicyFeature(FeatureType.VISUAL, (3, c.height, c.width))
+            for c in spec.cameras
+        },
     }
     own = ChunkDiffusionConfig(
         n_obs_steps=spec.obs_steps,
@@ -67,6 +72,7 @@ def new_policy(spec: Spec, config: PolicyConfig, data: PolicyWindows, seed: int)
         text_encoder=config.text_encoder,
         text_size=read([""], config.text_encoder).shape[1] if config.text_encoder else 0,
         guidance=config.guidance,
+        vision=config.vision if spec.cameras else "none",
         optimizer_lr=config.lr,
         optimizer_weight_decay=config.weight_decay,
         device="cpu",

@@ -36,6 +36,9 @@ class ChunkDiffusionConfig(PreTrainedConfig):
         text_encoder: of Hugging Face, by folder or name; one of our own, trained with the policy, if empty.
         text_size: numbers that `text_encoder` gives per sentence.
         guidance: how much what it is told counts: 1 as it was trained, 0 not at all, more than 1 beyond.
+        vision: how pictures are read: "small" (for a CPU) or "resnet18"; "none" where there are none.
+        vision_size: numbers per picture.
+        crop: share of a picture's height and width that is seen, in training any part of it.
         memory_chunks: calls that LeRobot's trainer shows in a row, the last of which it learns from.
         discover_packages_path: unused. LeRobot imports a plug-in by the flag of this name, then passes the
             flag on to the configuration if it comes with `--policy.path`; without the field the two
@@ -63,11 +66,15 @@ class ChunkDiffusionConfig(PreTrainedConfig):
     text_encoder: str = ""
     text_size: int = 0
     guidance: float = 1.0
+    vision: str = "none"
+    vision_size: int = 64
+    crop: float = 0.9
     normalization_mapping: dict[str, NormalizationMode] = field(
         default_factory=lambda: {
             "STATE": NormalizationMode.MEAN_STD,
             "ENV": NormalizationMode.MEAN_STD,
             "ACTION": NormalizationMode.MIN_MAX,
+            "VISUAL": NormalizationMode.IDENTITY,
         }
     )
     optimizer_lr: float = 1e-3
@@ -84,6 +91,12 @@ class ChunkDiffusionConfig(PreTrainedConfig):
             raise ValueError(f"prediction_type: wanted sample or epsilon, got {self.prediction_type!r}")
         if self.memory not in ("none", "sega", "lstm", "stacked"):
             raise ValueError(f"memory: wanted none, sega, lstm or stacked, got {self.memory!r}")
+        if self.vision not in ("none", "small", "resnet18"):
+            raise ValueError(f"vision: wanted none, small or resnet18, got {self.vision!r}")
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"crop: wanted a share in (0, 1], got {self.crop}")
+        if self.vision != "none" and self.memory != "none":
+            raise ValueError(f"vision: wanted none for a policy with memory, got {self.vision!r}")
         if self.task_size and self.memory != "none":
             raise ValueError(f"task_size: wanted 0 for a policy with memory, got {self.task_size}")
         if not 1 <= self.n_action_steps <= self.horizon:
@@ -115,3 +128,6 @@ class ChunkDiffusionConfig(PreTrainedConfig):
             raise ValueError("input_features: wanted observation.state, got none")
         if self.action_feature is None:
             raise ValueError("output_features: wanted action, got none")
+        if bool(self.image_features) != (self.vision != "none"):
+            wanted = "pictures and vision, or neither"
+            raise ValueError(f"vision: wanted {wanted}, got {self.vision!r}, {list(self.image_features)}")

@@ -9,6 +9,7 @@ normalised; physical units end in the processors and in `robopolicy.policies.loa
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from robopolicy.nets.sampling import Known, make_process
 from robopolicy.nets.task import TaskEncoder, read
 from robopolicy.nets.transformer import TransformerDenoiser
 from robopolicy.nets.unet1d import UnetDenoiser
+from robopolicy.nets.vision import Vision
 from robopolicy.policies.diffusion.configuration_chunk_diffusion import ChunkDiffusionConfig
 
 
@@ -48,7 +50,13 @@ class ChunkDiffusionPolicy(PreTrainedPolicy):
             config.memory_gated,
         )
         self.task = TaskEncoder(size, config.task_size, config.text_size) if config.task_size else None
-        cond = self.memory.read_size if self.memory else config.n_obs_steps * size + config.task_size
+        self.cameras = list(config.image_features)
+        self.vision = nn.ModuleList(
+            Vision(config.vision, config.vision_size, config.crop)  # type: ignore[arg-type]
+            for _ in self.cameras
+        )
+        seen = config.n_obs_steps * (size + len(self.cameras) * config.vision_size)
+        cond = self.memory.read_size if self.memory else seen + config.task_size
         self.action_dim = outputs[ACTION].shape[0]
         self.denoiser = make_denoiser(config, self.action_dim, cond)
         self.process = make_process(
@@ -71,10 +79,24 @@ class ChunkDiffusionPolicy(PreTrainedPolicy):
     def condition(self, batch: dict[str, Any]) -> Tensor:
         """(B, cond_dim) from normalised observations (B, T, *) and sentences; not for one with memory."""
         obs = torch.cat([batch[k].flatten(1) for k in self.keys], -1)
+        if self.cameras:
+            # LeRobot's trainer has no generator to give; torch's own draws where it crops.
+            generator = torch.default_generator if self.training else None
+            obs = torch.cat([obs, self.see([batch[k] for k in self.cameras], generator)], -1)
         if not self.task:
             return obs
         told = self.task.of_words(read(batch["task"], self.config.text_encoder).to(obs.device))
         return torch.cat([obs, told], -1)
+
+    def see(self, pictures: Sequence[Tensor], generator: Generator | None = None) -> Tensor:
+        """(B, T * views * F) what is seen in pictures (B, T, 3, H, W) from 0 to 1, one tensor per camera.
+
+        Args:
+            pictures: in the order of `cameras`.
+            generator: of where they are cropped; in the middle without.
+        """
+        pairs = zip(self.vision, pictures, strict=True)
+        return torch.cat([v(v.cropped(x, generator)).flatten(1) for v, x in pairs], -1)  # type: ignore[operator]
 
     def recall(self, obs: Tensor, fresh: Tensor, truncate: int = 0) -> Tensor:
         """(B, C, cond_dim) what the denoiser is conditioned on in C calls in a row.
@@ -175,7 +197,7 @@ class ChunkDiffusionPolicy(PreTrainedPolicy):
     @torch.no_grad()
     def select_action(self, batch: dict[str, Tensor], **kwargs: Any) -> Tensor:
         """(B, A) next action; queries the denoiser when the queue of actions is empty."""
-        for key in self.keys:
+        for key in (*self.keys, *self.cameras):
             seen = self._seen.setdefault(key, deque(maxlen=self.config.n_obs_steps))
             seen.extend([batch[key]] * (1 if seen else self.config.n_obs_steps))
         if not self._actions:

@@ -1,0 +1,118 @@
+"""Policies that see pictures: learned from our recordings, run by LeRobot's loop and trainer."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from lerobot.policies.factory import get_policy_class
+from tiny import POLICY, normal, random_episodes, tiny_spec, write_dataset
+
+from robopolicy.checkpoint import read_json
+from robopolicy.data.windows import PolicyWindows
+from robopolicy.errors import BadInput
+from robopolicy.nets.vision import as_floats
+from robopolicy.policies.learners import PolicyLearner
+from robopolicy.policies.load import load_policy
+from robopolicy.policies.train import new_policy, save_policy, train_policy
+from robopolicy.seeding import torch_seed
+from robopolicy.spec import Camera
+
+SPEC = dataclasses.replace(tiny_spec(), cameras=(Camera("front", 16, 16),))
+CONFIG = dataclasses.replace(POLICY, batch_size=32, steps=150, lr=3e-3)
+KEY = "observation.images.front"
+
+
+def episodes():
+    """What to do is seen only in the picture: up where it is bright on top, else down."""
+    made = []
+    for i, e in enumerate(random_episodes(tiny_spec(), 12)):
+        frames = np.zeros((e.length, 16, 16, 3), np.uint8)
+        frames[:, 2 : 6 if i % 2 else 14, 4:12] = 0
+        frames[:, slice(2, 6) if i % 2 else slice(10, 14), 4:12] = 255
+        actions = np.zeros_like(e.actions)
+        actions[:, 2] = 0.1 if i % 2 else -0.1
+        states = np.zeros_like(e.states)
+        made.append(dataclasses.replace(e, states=states, actions=actions, pictures={"front": frames}))
+    return made
+
+
+DATA = PolicyWindows(episodes(), SPEC)
+
+
+@pytest.fixture(scope="module")
+def policy():
+    made = new_policy(SPEC, CONFIG, DATA, 0)
+    learner, generator = PolicyLearner(made, DATA, CONFIG), torch.Generator()
+    for i in range(CONFIG.steps):
+        generator.manual_seed(torch_seed(0, i))
+        learner.step(i, generator)
+    made.core.load_state_dict(learner.ema.average)
+    return made.eval().requires_grad_(False)
+
+
+def batch(policy, rows):
+    """As LeRobot's processors leave it."""
+    unit, n = policy.normalize(DATA.obs(rows)), SPEC.proprio_dim
+    return {
+        "observation.state": unit[..., :n],
+        "observation.environment_state": unit[..., n:],
+        KEY: as_floats(DATA.pictures(rows)[0]),
+    }
+
+
+def test_windows_show_the_pictures_of_their_steps():
+    rows = torch.tensor([0, 1, 15])
+    (seen,) = DATA.pictures(rows)
+    assert seen.shape == (3, SPEC.obs_steps, 16, 16, 3)
+    first = torch.from_numpy(DATA.episodes[0].pictures["front"])
+    assert torch.equal(seen[0], first[[0, 0]])
+    assert torch.equal(seen[1], first[[0, 1]])
+    assert torch.equal(seen[2, -1], torch.from_numpy(DATA.episodes[1].pictures["front"][5]))
+
+
+def test_policy_does_what_the_picture_says(policy):
+    rows = torch.arange(0, len(DATA), 10)
+    chunk = policy.core.predict_action_chunk(batch(policy, rows), noise=normal(len(rows), SPEC.chunk, 3))
+    up = torch.arange(len(rows)) % 2 == 1
+    assert (chunk[up, :, 2].mean(1) > 0.2).all()
+    assert (chunk[~up, :, 2].mean(1) < -0.2).all()
+
+
+def test_lerobots_loop_queues_pictures_and_executes_the_same_chunk(policy):
+    policy.core.reset()
+    first = {k: v[:, -1] for k, v in batch(policy, torch.tensor([0])).items()}
+    noise = normal(1, SPEC.chunk, 3)
+    actions = [policy.core.select_action(first, noise=noise) for _ in range(SPEC.chunk)]
+    chunk = policy.core.predict_action_chunk(batch(policy, torch.tensor([0])), noise=noise)
+    assert torch.allclose(torch.stack(actions, 1), chunk, atol=1e-5)
+
+
+def test_lerobots_trainer_sees_pictures(policy):
+    rows = torch.arange(8)
+    actions = policy.normalize_actions(DATA.actions(rows))
+    policy.core.train()
+    loss, _ = policy.core.forward({**batch(policy, rows), "action": actions})
+    policy.core.eval()
+    assert 0 < float(loss) < 2
+
+
+def test_trained_from_a_dataset_saved_and_opened_is_the_same(tmp_path):
+    data = write_dataset(tmp_path / "data", SPEC, episodes())
+    train_policy([data], tmp_path / "policy", dataclasses.replace(CONFIG, steps=3), 0)
+    config = read_json(tmp_path / "policy/config.json")
+    assert config["vision"] == "small"
+    assert config["input_features"][KEY]["shape"] == [3, 16, 16]
+    ours = load_policy(tmp_path / "policy")
+    theirs = get_policy_class("chunk_diffusion").from_pretrained(tmp_path / "policy", strict=True).eval()
+    rows, noise = torch.arange(4), normal(4, SPEC.chunk, 3)
+    own = ours.core.predict_action_chunk(batch(ours, rows), noise=noise)
+    assert torch.equal(theirs.predict_action_chunk(batch(ours, rows), noise=noise), own)
+
+
+def test_where_only_states_are_seen_it_is_refused(policy, tmp_path):
+    with pytest.raises(BadInput, match=KEY):
+        policy.sample(DATA.obs(torch.arange(2)), {}, normal(2, SPEC.chunk, 3))
+    save_policy(policy, tmp_path)
+    with pytest.raises(ValueError, match="vision"):
+        new_policy(SPEC, dataclasses.replace(CONFIG, memory="sega"), DATA, 0)
