@@ -17,7 +17,7 @@ class Convert:
     """Make recordings of robomimic (HDF5) or LeRobot (a folder) our own, or ours one of robomimic's.
 
     What their numbers mean is drafted from names and values: read spec.json in the new folder, and correct
-    units and ranges before a robot depends on them. Pictures are left out.
+    units and ranges before a robot depends on them. Pictures are taken from LeRobot's videos only.
     Next: robopolicy train.
 
     Example: robopolicy convert --source demo.hdf5 --proprio robot0_eef_pos robot0_gripper_qpos
@@ -29,6 +29,7 @@ class Convert:
         proprio: columns that the robot measures of itself; by default observation.state, or those of
             robomimic whose names begin with "robot".
         objects: columns of the world; by default observation.environment_state, or "object".
+        cameras: those whose pictures are kept, by name without "observation.images."; all by default.
         task: name of the task, instead of the file's.
         fps: control rate in Hz, instead of the file's.
         chunk: actions per query of a policy.
@@ -40,6 +41,7 @@ class Convert:
     out: Path
     proprio: tuple[str, ...] | None = None
     objects: tuple[str, ...] | None = None
+    cameras: tuple[str, ...] | None = None
     task: str = ""
     fps: float = 0.0
     chunk: int = 8
@@ -75,7 +77,7 @@ def _import(args: Convert) -> Result:
     if args.source.is_dir():
         if (args.source / "spec.json").is_file():
             raise BadInput("out", "a file ending in .hdf5, as the source is ours already", args.out)
-        recording = read_lerobot(args.source)
+        recording = read_lerobot(args.source, args.cameras)
     elif args.source.suffix in _HDF5:
         recording = read_robomimic(args.source)
     else:
@@ -102,5 +104,6 @@ def _import(args: Convert) -> Result:
         "successes": sum(e.success for e in episodes),
         "proprio": list(proprio),
         "objects": list(objects),
+        "cameras": [c.name for c in spec.cameras],
         "left_out": [c for c in recording.columns if c not in (*proprio, *objects)],
     }

@@ -1,26 +1,28 @@
 """Recordings that others made: robomimic's HDF5 and plain LeRobotDatasets, as episodes with a Spec.
 
 Neither says what its numbers mean beyond their names, so the Spec is drafted: fields are the columns, ranges
-what was seen and some more. Pictures are left out.
+what was seen and some more. Pictures are taken from videos of LeRobot's, and left out elsewhere.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from robopolicy.data.film import decoded
 from robopolicy.errors import BadInput
-from robopolicy.spec import Field, Role, Spec
+from robopolicy.spec import Camera, Field, Role, Spec
 from robopolicy.types import Episode
 
 # By how much more than what was seen a state may be, as a share of its spread.
 _MARGIN = 0.25
 _PROPRIO, _OBJECTS = "observation.state", "observation.environment_state"
+_IMAGES = "observation.images."
 Ended = Literal["recorded", "success", "failure"]
 
 
@@ -35,6 +37,8 @@ class Recording:
         episodes: of each, the states' columns (L+1, *) by name, then "action" (L, A), and, if the file says
             when the task was achieved, "achieved" (L,) bool.
         names: of a column's single numbers, where the file says so.
+        cameras: whose pictures there are.
+        pictures: of each episode and camera, (L, H, W, 3) uint8.
     """
 
     robot: str
@@ -42,6 +46,8 @@ class Recording:
     fps: float
     episodes: list[dict[str, np.ndarray]]
     names: dict[str, tuple[str, ...]]
+    cameras: tuple[Camera, ...] = ()
+    pictures: list[dict[str, np.ndarray]] = field(default_factory=list)
 
     @property
     def columns(self) -> list[str]:
@@ -131,8 +137,12 @@ def write_robomimic(path: Path, spec: Spec, episodes: Sequence[Episode]) -> None
     unfinished.rename(path)
 
 
-def read_lerobot(folder: Path) -> Recording:
+def read_lerobot(folder: Path, cameras: Sequence[str] | None = None) -> Recording:
     """A LeRobotDataset v3 with states; an episode's last action is left out, as nobody saw what it did.
+
+    Args:
+        folder: of the dataset.
+        cameras: those whose pictures are kept, by name without `observation.images.`; all by default.
 
     Raises:
         BadInput: naming file and column of what is missing or damaged.
@@ -157,7 +167,9 @@ def read_lerobot(folder: Path) -> Recording:
         raise BadInput(f"{folder}/data", f"whole parquet files with {read}", e) from e
     at = table["episode_index"].to_numpy()
     arrays = {c: np.asarray(table[c].to_pylist(), np.float32).reshape(len(at), -1) for c in read[1:]}
-    episodes = []
+    kept = _cameras(features, cameras)
+    films = {c.name: decoded(folder, c, len(at)) for c in kept}
+    episodes, pictures = [], []
     for index in np.unique(at):
         rows = at == index
         episode: dict[str, np.ndarray] = {c: arrays[c][rows] for c in columns}
@@ -166,11 +178,26 @@ def read_lerobot(folder: Path) -> Recording:
             episode["achieved"] = arrays[flags[0]][rows][:-1, 0] > 0
         if len(episode["action"]):
             episodes.append(episode)
+            pictures.append({name: film[rows][:-1] for name, film in films.items()})
     if not episodes:
         raise BadInput(f"{folder}/data", "an episode of at least two frames", f"{len(at)} frames")
     named = {c: features[c].get("names") for c in (*columns, "action")}
     names = {c: tuple(n) for c, n in named.items() if isinstance(n, list) and len(n) == arrays[c].shape[1]}
-    return Recording(str(info.get("robot_type") or "robot"), folder.name, float(info["fps"]), episodes, names)
+    robot, fps = str(info.get("robot_type") or "robot"), float(info["fps"])
+    return Recording(robot, folder.name, fps, episodes, names, kept, pictures)
+
+
+def _cameras(features: dict[str, Any], wanted: Sequence[str] | None) -> tuple[Camera, ...]:
+    """Those of the cameras that recorded videos which are wanted."""
+    there = {
+        key.removeprefix(_IMAGES): f["shape"]
+        for key, f in features.items()
+        if key.startswith(_IMAGES) and f["dtype"] == "video"
+    }
+    if unknown := set(wanted or ()) - set(there):
+        raise BadInput("cameras", f"of {sorted(there)}, which recorded videos", sorted(unknown))
+    names = there if wanted is None else wanted
+    return tuple(Camera(name, *there[name][:2]) for name in names)
 
 
 def draft_spec(
@@ -203,6 +230,7 @@ def draft_spec(
         proprio=tuple(_drafted(recording, c) for c in proprio),
         objects=tuple(_drafted(recording, c) for c in objects),
         action=(_drafted(recording, "action"),),
+        cameras=recording.cameras,
     )
 
 
@@ -238,6 +266,7 @@ def to_episodes(recording: Recording, spec: Spec, source: str, ended: Ended = "r
         BadInput: if nothing says how they ended.
     """
     episodes = []
+    pictures = recording.pictures or [{}] * len(recording.episodes)
     for index, columns in enumerate(recording.episodes):
         achieved = columns.get("achieved")
         if ended != "recorded":
@@ -260,6 +289,7 @@ def to_episodes(recording: Recording, spec: Spec, source: str, ended: Ended = "r
                 doubt=np.zeros(0, np.float32),
                 source=source,
                 achieved=achieved,
+                pictures=pictures[index],
             )
         )
     return episodes

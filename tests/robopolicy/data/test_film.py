@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from tiny import random_episodes, tiny_spec, write_dataset
 
-from robopolicy.data.episodes import load_episodes
+from robopolicy.cli import main
+from robopolicy.data.episodes import dataset_info, load_episodes
 from robopolicy.data.film import decoded
 from robopolicy.data.writer import EpisodeWriter
 from robopolicy.errors import BadInput
@@ -115,3 +116,16 @@ def test_spec_with_cameras_is_saved_and_read_and_two_of_a_name_are_refused(tmp_p
     assert SPEC.fingerprint != tiny_spec().fingerprint
     with pytest.raises(BadInput, match="cameras"):
         dataclasses.replace(SPEC, cameras=(SPEC.cameras[0],) * 2)
+
+
+def test_convert_keeps_the_pictures_of_a_lerobot_dataset(dataset, tmp_path, capsys):
+    for name in ("robopolicy.json", "spec.json", "manifest.json"):
+        (dataset / name).unlink()
+    assert main(f"convert --source {dataset} --cameras wrist --chunk 4 --out {tmp_path}/ours".split()) == 0
+    spec, _ = dataset_info(tmp_path / "ours")
+    assert spec.cameras == SPEC.cameras[1:]
+    for wanted, got in zip(filmed(), load_episodes([tmp_path / "ours"]), strict=True):
+        assert got.length == wanted.length - 1
+        assert close(got.pictures["wrist"], wanted.pictures["wrist"][:-1])
+    assert main(f"convert --source {dataset} --cameras elbow --out {tmp_path}/more".split()) == 2
+    assert "front" in capsys.readouterr().err
