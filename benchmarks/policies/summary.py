@@ -142,12 +142,10 @@ def speed(result: Row) -> str:
     success = s["equal_success"]
     return "\n".join(
         [
-            f"Updates per second against `lerobot-train`, the same network, batch and dataset: "
-            f"{s['train_state_ratio']:.1f} times as many,",
-            f"{s['train_image_ratio']:.1f} times with pictures. A chunk takes {s['chunk_latency_ratio']:.2%} of the "
-            "time that LeRobot's diffusion policy",
-            f"takes with its default settings, and {s['over_bare_forward']:.2f} times that of its network alone. "
-            "Success on push:",
+            "Updates per second against `lerobot-train`, the same network, batch and dataset:",
+            f"{s['train_state_ratio']:.1f} times as many, {s['train_image_ratio']:.1f} times with pictures. A chunk",
+            f"takes {s['chunk_latency_ratio']:.2%} of the time that LeRobot's diffusion policy takes with its",
+            f"default settings, and {s['over_bare_forward']:.2f} times that of its network alone. Success on push:",
             f"ours {rate(success['diffusion'])}, with three steps of BESO {rate(success['beso'])},",
             f"LeRobot's {rate(success['lerobot'])}.\n",
         ]
