@@ -139,16 +139,15 @@ def speed(result: Row) -> str:
     s = result.get("speed")
     if not s:
         return _NOTHING
-    success = s["equal_success"]
-    return "\n".join(
-        [
-            "Updates per second against `lerobot-train`, the same network, batch and dataset:",
-            f"{s['train_state_ratio']:.1f} times as many, {s['train_image_ratio']:.1f} times with pictures. A chunk",
-            f"takes {s['chunk_latency_ratio']:.2%} of the time that LeRobot's diffusion policy takes with its",
-            f"default settings, and {s['over_bare_forward']:.2f} times that of its network alone. Success on push:",
-            f"ours {rate(success['diffusion'])}, with three steps of BESO {rate(success['beso'])},",
-            f"LeRobot's {rate(success['lerobot'])}.\n",
-        ]
+    success, latency, over = s["equal_success"], s["chunk_latency_ratio"], s["over_bare_forward"]
+    ratio, pictured = s["train_state_ratio"], s["train_image_ratio"]
+    return (
+        "Updates per second against `lerobot-train`, the same network, batch and dataset:\n"
+        f"{ratio:.1f} times as many, {pictured:.1f} times with pictures. A chunk takes {latency:.2%} of the time\n"
+        "that LeRobot's diffusion policy takes with its default settings, and\n"
+        f"{over:.2f} times that of its network alone. Success on push: ours\n"
+        f"{rate(success['diffusion'])}, with three steps of BESO {rate(success['beso'])},\n"
+        f"LeRobot's {rate(success['lerobot'])}.\n"
     )
 
 
