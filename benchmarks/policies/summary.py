@@ -143,8 +143,8 @@ def speed(result: Row) -> str:
     ratio, pictured = s["train_state_ratio"], s["train_image_ratio"]
     return (
         "Updates per second against `lerobot-train`, the same network, batch and dataset:\n"
-        f"{ratio:.1f} times as many, {pictured:.1f} times with pictures. A chunk takes {latency:.2%} of the time\n"
-        "that LeRobot's diffusion policy takes with its default settings, and\n"
+        f"{ratio:.1f} times as many, {pictured:.1f} times with pictures. A chunk takes {latency:.2%}\n"
+        "of the time that LeRobot's diffusion policy takes with its default settings, and\n"
         f"{over:.2f} times that of its network alone. Success on push: ours\n"
         f"{rate(success['diffusion'])}, with three steps of BESO {rate(success['beso'])},\n"
         f"LeRobot's {rate(success['lerobot'])}.\n"
