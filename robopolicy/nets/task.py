@@ -46,7 +46,7 @@ def pretrained(sentences: Sequence[str], name: str) -> Tensor:
         from transformers import AutoModel, AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=True)
-        model = AutoModel.from_pretrained(name, local_files_only=True).eval()
+        model = AutoModel.from_pretrained(name, local_files_only=True, use_safetensors=True).eval()
     except (ImportError, OSError, ValueError) as e:
         raise BadInput("text_encoder", "an encoder of Hugging Face that is on this machine", e) from e
     read = tokenizer(list(sentences), padding=True, truncation=True, return_tensors="pt")

@@ -48,9 +48,7 @@ def card(policy: ChunkPolicy, trained: Mapping[str, Any] | None = None) -> str:
     spec, config = policy.spec, policy.core.config
     kind = config.process if config.memory == "none" else f"{config.process} ({config.memory})"
     tags = ["robotics", "lerobot", "robopolicy", config.type, spec.task]
-    data = ModelCardData(
-        library_name="lerobot", pipeline_tag="robotics", license="apache-2.0", tags=tags, model_name=spec.task
-    )
+    data = ModelCardData(library_name="lerobot", pipeline_tag="robotics", tags=tags, model_name=spec.task)
     training = ""
     if trained:
         training = f"Learned from {trained['episodes']} episodes, {trained['windows']:,} windows of them."

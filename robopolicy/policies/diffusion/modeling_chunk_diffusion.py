@@ -127,12 +127,9 @@ class ChunkDiffusionPolicy(PreTrainedPolicy):
             generator: of steps and noise; torch's default if none (LeRobot's trainer).
         """
         noisy, steps, target = self.corrupt(actions, generator)
-        pad = (
-            torch.zeros(actions.shape[:2], dtype=torch.bool, device=actions.device)
-            if is_pad is None
-            else is_pad
-        )
-        return self.errors(cond, noisy, steps, target, pad) / ((~pad).sum() * self.action_dim)
+        if is_pad is None:
+            is_pad = torch.zeros_like(actions[..., 0], dtype=torch.bool)
+        return self.errors(cond, noisy, steps, target, is_pad) / ((~is_pad).sum() * self.action_dim)
 
     def errors(self, cond: Tensor, noisy: Tensor, steps: Tensor, target: Tensor, is_pad: Tensor) -> Tensor:
         """Sum of the squared errors over the actions that are not padding, of what `corrupt` gave."""
@@ -176,7 +173,7 @@ class ChunkDiffusionPolicy(PreTrainedPolicy):
         return self.process.restore(network, noise, known)
 
     @torch.no_grad()
-    def predict_action_chunk(self, batch: dict[str, Tensor], **kwargs: Any) -> Tensor:
+    def predict_action_chunk(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
         """(B, K, A) normalised chunk; `noise` (B, K, A) makes it reproducible and steerable.
 
         A policy with memory writes into it: one call per chunk, `reset` in between episodes.
@@ -195,13 +192,15 @@ class ChunkDiffusionPolicy(PreTrainedPolicy):
         return self.denoise(cond, noise)
 
     @torch.no_grad()
-    def select_action(self, batch: dict[str, Tensor], **kwargs: Any) -> Tensor:
+    def select_action(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:
         """(B, A) next action; queries the denoiser when the queue of actions is empty."""
         for key in (*self.keys, *self.cameras):
             seen = self._seen.setdefault(key, deque(maxlen=self.config.n_obs_steps))
             seen.extend([batch[key]] * (1 if seen else self.config.n_obs_steps))
         if not self._actions:
-            history = {k: torch.stack(list(v), 1) for k, v in self._seen.items()}
+            history: dict[str, Any] = {k: torch.stack(list(v), 1) for k, v in self._seen.items()}
+            if self.task:
+                history["task"] = batch["task"]
             chunk = self.predict_action_chunk(history, noise=kwargs.get("noise"))
             self._actions.extend(chunk[:, : self.config.n_action_steps].unbind(1))
         return self._actions.popleft()

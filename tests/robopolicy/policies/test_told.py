@@ -123,6 +123,12 @@ def test_lerobots_batches_tell_by_their_task(policy):
     chunk = policy.core.predict_action_chunk({**batch, "task": list(WORDS)}, noise=noise)
     actions = policy.sample(starts(2), {"task": by_words(policy, WORDS)}, noise)[0]
     assert torch.allclose(policy.normalize_actions(actions), chunk.clamp(-1, 1), atol=1e-5)
+    policy.core.reset()
+    now = {k: v[:, -1] for k, v in batch.items()}
+    first = policy.core.select_action({**now, "task": list(WORDS)}, noise=noise)
+    still = {k: v[:, -1:].expand_as(v) for k, v in batch.items()}
+    chunk = policy.core.predict_action_chunk({**still, "task": list(WORDS)}, noise=noise)
+    assert torch.allclose(first, chunk[:, 0], atol=1e-6)
 
 
 def test_few_labels_leave_most_sentences_unread():
