@@ -4,6 +4,7 @@
 # lint    style and types
 # bench   speed against plain robosuite and Stable-Baselines3
 # bench-truth   the study behind the README's claim, resumable
+# bench-policies   comparisons of policies, resumable
 # bench-deploy  success over ROS 2
 export OMP_NUM_THREADS := 1
 
@@ -13,7 +14,7 @@ PACKAGES := robopolicy world_models sim ros_nodes
 STAMP := $(VENV)/.setup-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
-.PHONY: setup demo test lint bench bench-truth bench-deploy clean
+.PHONY: setup demo test lint bench bench-truth bench-policies bench-deploy clean
 SEED ?= 7
 TRUTH ?= runs/truth
 # Tasks whose parts are taken away one by one.
@@ -73,6 +74,13 @@ bench-truth: setup
 	$(BIN)/python -m benchmarks.truth --runs $(TRUTH) --what worlds --seeds 38 --tasks $(PARTS)
 	$(BIN)/python -m benchmarks.sensitivity --runs $(TRUTH) --units soccer-38 lever-pull-38
 	$(BIN)/python -m benchmarks.truth --summary
+	$(BIN)/python -m benchmarks.readme
+
+# Hours on two cores; what is finished is skipped, but for the speed.
+bench-policies: setup
+	for part in memory sampling realtime language steered speed summary; do \
+		$(BIN)/python -m benchmarks.policies.$$part || exit 1; \
+	done
 	$(BIN)/python -m benchmarks.readme
 
 # A steered policy on the simulated arm, over ROS 2 in real time.
