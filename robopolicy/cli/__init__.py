@@ -39,6 +39,7 @@ VERBS: dict[str, tuple[type, Callable[[Any], dict[str, Any] | int]]] = {
     "promote": (judge.Promote, judge.promote),
     "bench-policy": (bench.BenchPolicy, bench.bench_policy),
     "report": (judge.Report, judge.report),
+    "contract": (deploy.DraftContract, deploy.draft_contract),
     "serve": (deploy.Serve, deploy.serve),
     "deploy": (deploy.Deploy, deploy.deploy),
     "demo": (Demo, demo),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robopolicy.cli.common import Result, need, plain, say
+from robopolicy.errors import BadInput
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,44 @@ class Deploy:
     unproven: bool = False
     logs: Path | None = None
     out: Path = Path("runs/deploy")
+
+
+@dataclass(frozen=True)
+class DraftContract:
+    """Draft the contract of a robot from demonstrations on it: topics, limits, workspace, deadlines.
+
+    It is a beginning: the file says what has to be corrected before an arm is engaged.
+    Next: robopolicy deploy --robot FILE.
+
+    Example: robopolicy contract --dataset runs/demos --out my_arm.yaml
+
+    Attributes:
+        dataset: folders that "robopolicy collect" or "robopolicy convert" wrote.
+        out: a new file.
+        frame: of all points.
+    """
+
+    dataset: tuple[Path, ...]
+    out: Path
+    frame: str = "world"
+
+
+def draft_contract(args: DraftContract) -> int:
+    """Drafts a contract; see `DraftContract`."""
+    from robopolicy.data.episodes import dataset_info, load_episodes
+    from ros_nodes.draft import draft
+
+    folders = need("dataset", args.dataset)
+    if args.out.exists():
+        raise BadInput("out", "a new file", f"{args.out} (exists)")
+    spec, _ = dataset_info(folders[0])
+    for folder in folders[1:]:
+        spec.require(dataset_info(folder)[0], str(folder))
+    text = draft(spec, load_episodes(folders), args.frame)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(text)
+    say(f"{args.out}: read it before an arm is engaged")
+    return 0
 
 
 def serve(args: Serve) -> int:
