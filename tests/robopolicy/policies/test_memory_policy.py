@@ -105,8 +105,9 @@ def test_lerobots_trainer_sees_calls_in_a_row_and_forgets_what_was_before_the_ep
     assert all(p.grad is not None for p in core.memory.parameters())
 
 
-def test_every_parameter_is_in_the_optimiser_and_moves():
-    made = learner()
+@pytest.mark.parametrize("denoiser", ["mlp", "unet", "transformer"])
+def test_every_parameter_is_in_the_optimiser_and_moves(denoiser):
+    made = learner(denoiser=denoiser, width=32)
     before = {k: v.clone() for k, v in made.trained.named_parameters()}
     trained = {id(p) for g in made.optimizer.param_groups for p in g["params"]}
     assert trained == {id(p) for p in made.policy.core.parameters()} | {
