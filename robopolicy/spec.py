@@ -198,19 +198,21 @@ class Spec:
         return _check(action, self.action_dim, self.action_range, self.action_names, where)
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """Its fields as JSON-able values; no word of cameras where there are none."""
+        data = dataclasses.asdict(self)
+        return data if self.cameras else {k: v for k, v in data.items() if k != "cameras"}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Spec:
         """Rebuilds a Spec from `to_dict`; unknown or missing keys are refused."""
         wanted = {f.name for f in dataclasses.fields(cls)}
-        if not isinstance(data, Mapping) or set(data) != wanted:
+        if not isinstance(data, Mapping) or {*data, "cameras"} != wanted:
             raise BadInput(
                 "spec", f"the keys {sorted(wanted)}", list(data) if isinstance(data, Mapping) else data
             )
         try:
             groups = {g: tuple(_field(x) for x in data[g]) for g in ("proprio", "objects", "action")}
-            cameras = tuple(Camera(**c) for c in data["cameras"])
+            cameras = tuple(Camera(**c) for c in data.get("cameras", ()))
             return cls(**{**data, **groups, "cameras": cameras})
         except (TypeError, ValueError, AttributeError) as e:
             raise BadInput("spec", "fields of the right types", e) from e
@@ -239,9 +241,9 @@ class Spec:
         if other.fingerprint == self.fingerprint:
             return
         mine, theirs = self.to_dict(), other.to_dict()
-        keys = [k for k in mine if mine[k] != theirs[k]]
-        wanted = ", ".join(f"{k}={_short(mine[k])}" for k in keys)
-        raise BadInput(f"{what} spec", wanted, ", ".join(f"{k}={_short(theirs[k])}" for k in keys))
+        keys = [k for k in {**mine, **theirs} if mine.get(k) != theirs.get(k)]
+        wanted, got = (", ".join(f"{k}={_short(d.get(k, []))}" for k in keys) for d in (mine, theirs))
+        raise BadInput(f"{what} spec", wanted, got)
 
 
 def _field(data: Mapping[str, Any]) -> Field:

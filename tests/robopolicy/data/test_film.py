@@ -114,6 +114,8 @@ def test_spec_with_cameras_is_saved_and_read_and_two_of_a_name_are_refused(tmp_p
     SPEC.save(tmp_path)
     assert Spec.load(tmp_path) == SPEC
     assert SPEC.fingerprint != tiny_spec().fingerprint
+    with pytest.raises(BadInput, match=r"cameras=\['front', 'wrist'\], got cameras=\[\]"):
+        SPEC.require(tiny_spec(), "policy")
     with pytest.raises(BadInput, match="cameras"):
         dataclasses.replace(SPEC, cameras=(SPEC.cameras[0],) * 2)
 
