@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -104,15 +105,18 @@ class SimVectorEnv(AsyncVectorEnv):
         linger: steps by which the end of a successful episode is put off. Data for a world model needs
             at least K: if episodes end at success, what follows a good grasp is never seen at the later
             steps of a chunk and the model learns, wrongly, that the object stays on the table.
+        seen: observations that are shown, T; those of the Spec by default.
     """
 
     spec: Any  # our Spec, where gymnasium would keep its registry entry
     steps_taken = 0
     """Simulator steps of all environments of this process: what imagination is there to save."""
 
-    def __init__(self, task: str, num_envs: int, chunk: int | None = None, linger: int = 0):
-        self.spec = find_task(task).spec
-        build = partial(_build, task, chunk or self.spec.chunk, linger)
+    def __init__(
+        self, task: str, num_envs: int, chunk: int | None = None, linger: int = 0, seen: int | None = None
+    ):
+        self.spec = _shown(find_task(task).spec, seen)
+        build = partial(_build, task, chunk or self.spec.chunk, linger, seen)
         threads = {k: os.environ.get(k) for k in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         os.environ.update(dict.fromkeys(threads, "1"))  # inherited by the workers
         try:
@@ -131,9 +135,12 @@ class SimVectorEnv(AsyncVectorEnv):
         return outcome
 
 
-def _build(task: str, chunk: int, linger: int) -> gymnasium.Env:
-    found = find_task(task)
-    return ChunkWrapper(partial(_warm, task), found.spec, chunk, linger)
+def _shown(spec: Spec, seen: int | None) -> Spec:
+    return spec if seen is None else replace(spec, obs_steps=seen)
+
+
+def _build(task: str, chunk: int, linger: int, seen: int | None) -> gymnasium.Env:
+    return ChunkWrapper(partial(_warm, task), _shown(find_task(task).spec, seen), chunk, linger)
 
 
 def _warm(task: str) -> gymnasium.Env:

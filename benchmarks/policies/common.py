@@ -17,7 +17,7 @@ SEEDS = (41, 42, 43)
 
 def held_out(policy: Policy, task: str, seed: int, episodes: int, label: str) -> Evaluation:
     """A policy's episodes on the first held-out seeds of a master seed."""
-    env = SimVectorEnv(task, 1, policy.spec.chunk)
+    env = SimVectorEnv(task, 1, policy.spec.chunk, seen=policy.spec.obs_steps)
     try:
         seeds = [episode_seed(seed, "held_out", i) for i in range(episodes)]
         # gymnasium writes `list[int | None]` for the seeds; a list of integers will do.

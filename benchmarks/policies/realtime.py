@@ -40,14 +40,11 @@ WAYS = {
 }
 
 
-def _planned(name: str, obs_steps: int) -> Task:
-    task = TASKS[name]
-    return replace(task, spec=replace(task.spec, chunk=PLAN, obs_steps=obs_steps))
+def _planned(name: str) -> Task:
+    return replace(TASKS[name], spec=replace(TASKS[name].spec, chunk=PLAN))
 
 
-# What policies learn from, and what they are delayed in: there, older observations are seen too.
-PUSH, COFFEE_PULL = _planned("push", 2), _planned("coffee-pull", 2)
-PUSH_LATE, COFFEE_PULL_LATE = (_planned(n, 2 + max(DELAYS)) for n in ("push", "coffee-pull"))
+PUSH, COFFEE_PULL = _planned("push"), _planned("coffee-pull")
 
 
 def main() -> None:
@@ -90,9 +87,7 @@ def study(task: str, seed: int, out: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for delay in DELAYS:
         made: dict[str, Policy] = {way: make(policy, EXECUTE, delay) for way, make in WAYS.items()}
-        found[str(delay)] = {
-            way: judged(p, f"{name}_LATE", seed, f"{task} {way} {delay}") for way, p in made.items()
-        }
+        found[str(delay)] = {way: judged(p, name, seed, f"{task} {way} {delay}") for way, p in made.items()}
     return found
 
 

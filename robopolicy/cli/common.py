@@ -140,7 +140,9 @@ def positive(**numbers: float) -> None:
 
 
 @contextmanager
-def simulator(task: str, processes: int, chunk: int | None = None, linger: int = 0) -> Iterator[ChunkEnv]:
+def simulator(
+    task: str, processes: int, chunk: int | None = None, linger: int = 0, seen: int | None = None
+) -> Iterator[ChunkEnv]:
     """The real simulator; see `sim.vector.SimVectorEnv`. The cores belong to its processes meanwhile."""
     import torch
 
@@ -148,7 +150,7 @@ def simulator(task: str, processes: int, chunk: int | None = None, linger: int =
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    env = SimVectorEnv(task, processes, chunk, linger)
+    env = SimVectorEnv(task, processes, chunk, linger, seen)
     try:
         # gymnasium means something else by `spec`, so its type hides ours.
         yield cast("ChunkEnv", env)

@@ -45,6 +45,8 @@ class Evaluate:
         seed: master seed.
         wording: of what a policy is told, where the task differs from episode to episode: as demonstrations
             say it, or as they never do.
+        delay: control steps that a policy takes for a chunk ("robopolicy bench-policy" says how many). It is
+            asked so early, and its plans continue each other; for policies without memory and steerer.
         processes: simulators that run at the same time; changes no episode.
     """
 
@@ -53,6 +55,7 @@ class Evaluate:
     steerer: tuple[Path, ...] = ()
     task: str = "lift"
     wording: Literal["familiar", "new"] = "new"
+    delay: int = 0
     episodes: int = 100
     seed: int = 0
     processes: int = 2
@@ -178,12 +181,31 @@ def _evaluate(args: Evaluate) -> Result:
     if task.instruct:
         say_it = partial(task.instruct, familiar=args.wording == "familiar")
         candidates = [c._replace(policy=told(c.policy, say_it)) for c in candidates]
+    candidates = [c._replace(policy=_delayed(c, args.delay)) for c in candidates]
+    acted, seen = candidates[0].policy.spec.chunk, candidates[0].policy.spec.obs_steps
     seeds = _seeds(args.seed, "held_out", args.episodes)
-    with simulator(args.task, min(args.processes, args.episodes)) as env:
+    with simulator(args.task, min(args.processes, args.episodes), acted, seen=seen) as env:
         # Builds and warms the simulators, so that the speed measured is theirs.
         env.reset(seed=[episode_seed(args.seed, "warmup", i) for i in range(env.num_envs)])
         judged = _judge(env, candidates, seeds, "real")
     return {"task": args.task, "processes": env.num_envs, **judged, "real_minus_imagined": {}}
+
+
+def _delayed(candidate: _Candidate, delay: int) -> Policy:
+    """The policy when each of its chunks takes so many control steps."""
+    from robopolicy.policies.load import ChunkPolicy
+    from robopolicy.realtime import RealtimePolicy
+
+    policy = candidate.policy
+    if not delay:
+        return policy
+    if candidate.steerer or not isinstance(policy, ChunkPolicy):
+        wanted = "0, but for a policy of ours without steerer that is told nothing"
+        raise BadInput("delay", wanted, f"{delay} for {candidate.label}")
+    most = policy.spec.chunk // 2
+    if not 0 < delay <= most:
+        raise BadInput("delay", f"0 to {most}, half of the policy's chunk", delay)
+    return RealtimePolicy(policy, policy.spec.chunk - delay, delay)
 
 
 def _imagine(args: Imagine) -> Result:

@@ -85,6 +85,14 @@ def test_collecting_goes_on_where_it_stopped(tmp_path, capsys, monkeypatch):
     assert "finished already" in capsys.readouterr().out
 
 
+def test_evaluating_a_late_policy(here, tmp_path):
+    line = f"--policy policy --episodes 1 --processes 1 --out {tmp_path}/out"
+    assert main(f"evaluate {line} --delay 3".split()) == 0
+    result = read_json(tmp_path / "out/result.json")
+    assert result["config"]["args"]["delay"] == 3
+    assert result["policies"][0]["episodes"] == 1
+
+
 BAD = {
     "unknown task, collect": ("collect --task lifd --out {new}", ["task", "did you mean 'lift'"]),
     "unknown task, evaluate": ("evaluate --policy policy --task lifd --out {new}", ["task", "'lift'"]),
@@ -110,6 +118,12 @@ BAD = {
     "other robot, collect": ("collect --policy other --out {new}", ["policy spec", "ur5"]),
     "world as policy": ("evaluate --policy world --out {new}", ["world", "wanted a policy"]),
     "policy twice": ("evaluate --policy policy policy --out {new}", ["different folders"]),
+    "late policy": ("evaluate --policy policy --delay 5 --out {new}", ["delay", "0 to 4"]),
+    "early policy": ("evaluate --policy policy --delay -1 --out {new}", ["delay", "0 to 4"]),
+    "late steerer": (
+        "evaluate --policy policy --steerer steerer --delay 2 --out {new}",
+        ["delay", "without steerer"],
+    ),
     "policy as steerer": ("evaluate --policy policy --steerer policy --out {new}", ["steerer"]),
     "missing world": ("imagine --world none --policy policy --out {new}", ["world", "none"]),
     "other robot, imagine": ("imagine --world world --policy other --out {new}", ["policy spec", "ur5"]),
