@@ -51,7 +51,7 @@ class PolicyConfig:
     memory: Literal["none", "sega", "lstm", "stacked"] = "none"
     memory_width: int = 64
     memory_slots: int = 4
-    memory_layers: int = 2
+    memory_layers: int = 1
     memory_gated: bool = True
     truncate: int = 0
     recall: float = 0.3

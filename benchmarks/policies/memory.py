@@ -32,7 +32,7 @@ from sim.tasks import MEMORY, find_task
 
 RESULTS = Path(__file__).parents[1] / "results" / "policies" / "memory"
 EPISODES = 100
-SEGA = PolicyConfig(memory="sega", steps=1500, batch_size=32)
+SEGA = PolicyConfig(memory="sega", steps=2000, batch_size=32)
 KINDS = {
     "sega": SEGA,
     "dp": replace(SEGA, memory="none", batch_size=640),

@@ -59,7 +59,7 @@ class ChunkDiffusionConfig(PreTrainedConfig):
     memory: str = "none"
     memory_width: int = 64
     memory_slots: int = 4
-    memory_layers: int = 2
+    memory_layers: int = 1
     memory_gated: bool = True
     memory_chunks: int = 8
     task_size: int = 0
