@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import argparse
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
+from robopolicy.checkpoint import read_json, write_json
 from robopolicy.evaluate import Evaluation, evaluate
 from robopolicy.protocols import ChunkEnv, Policy
 from robopolicy.seeding import episode_seed
@@ -13,6 +16,44 @@ from sim.vector import SimVectorEnv
 
 # Nothing was chosen on these.
 SEEDS = (41, 42, 43)
+
+
+Units = dict[str, Any]
+
+
+def compare(
+    about: str | None,
+    results: Path,
+    tasks: Sequence[str],
+    study: Callable[[str, int, Path], dict[str, Any]],
+    summary: Callable[[Units], dict[str, Any]],
+) -> None:
+    """Runs the units (a task with a master seed) that a results file does not hold; writes it after each.
+
+    Args:
+        about: the module's docstring.
+        results: the file.
+        tasks: by default.
+        study: of a task, a seed and the folder of its runs.
+        summary: what the file says of all units.
+    """
+    parser = argparse.ArgumentParser(description=(about or "").splitlines()[0])
+    parser.add_argument("--tasks", nargs="+", default=list(tasks))
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--runs", type=Path, default=Path("runs") / results.stem)
+    args = parser.parse_args()
+    units: Units = read_json(results)["units"] if results.is_file() else {}
+    for seed in args.seeds:
+        for task in args.tasks:
+            if (name := f"{task}-{seed}") not in units:
+                units[name] = study(task, seed, args.runs / name)
+                save(results, summary(units))
+
+
+def save(results: Path, result: dict[str, Any]) -> None:
+    """Writes a results file, and its folder where there is none yet."""
+    results.parent.mkdir(parents=True, exist_ok=True)
+    write_json(results, result)
 
 
 def held_out(policy: Policy, task: str, seed: int, episodes: int, label: str) -> Evaluation:

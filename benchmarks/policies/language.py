@@ -17,8 +17,8 @@ from typing import Any, cast
 
 import torch
 
-from benchmarks.policies.common import SEEDS, held_out, pooled
-from robopolicy.checkpoint import read_json, write_json
+from benchmarks.policies.common import SEEDS, held_out, pooled, save
+from robopolicy.checkpoint import read_json
 from robopolicy.cli.collect import Collect, collect
 from robopolicy.config import PolicyConfig
 from robopolicy.policies.load import ChunkPolicy, load_policy
@@ -50,7 +50,7 @@ def main() -> None:
         unit = units.setdefault(str(seed), {})
         for kind in (k for k in KINDS if k not in unit):
             unit[kind] = study(seed, args.runs / str(seed), kind)
-            write_json(RESULTS, summary(units))
+            save(RESULTS, summary(units))
 
 
 def summary(units: dict[str, Any]) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from benchmarks.policies.common import SEEDS, held_out
-from robopolicy.checkpoint import read_json, write_json
+from benchmarks.policies.common import SEEDS, held_out, save
+from robopolicy.checkpoint import read_json
 from robopolicy.cli.collect import Collect, collect
 from robopolicy.config import PolicyConfig
 from robopolicy.data.episodes import load_episodes
@@ -71,9 +71,8 @@ def write_study(task: str, seed: int, runs: Path) -> str:
     for kind in (k for k in made if k not in kinds):
         collect(Collect(out / "demos", task, seed=seed, processes=1))
         kinds[kind] = study(task, seed, out, kind, made[kind])
-        RESULTS.mkdir(parents=True, exist_ok=True)
         common = {"schema": 1, "task": task, "seed": seed, "episodes": EPISODES}
-        write_json(file, {**common, "kinds": kinds, "versions": versions(), "hardware": hardware()})
+        save(file, {**common, "kinds": kinds, "versions": versions(), "hardware": hardware()})
     return name
 
 

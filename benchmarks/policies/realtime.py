@@ -10,7 +10,6 @@ as a share of the command's range; "inside" the same between commands of one pla
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,8 +18,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from benchmarks.policies.common import SEEDS, held_out, pooled
-from robopolicy.checkpoint import read_json, write_json
+from benchmarks.policies.common import compare, held_out, pooled
 from robopolicy.cli.collect import Collect, collect
 from robopolicy.cli.learn import Train, train
 from robopolicy.policies.load import ChunkPolicy, load_policy
@@ -48,29 +46,19 @@ PUSH, COFFEE_PULL = _planned("push"), _planned("coffee-pull")
 
 
 def main() -> None:
-    """Runs what is missing; writes the results after each policy."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--tasks", nargs="+", default=["push", "coffee-pull"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
-    parser.add_argument("--runs", type=Path, default=Path("runs/realtime"))
-    args = parser.parse_args()
-    units = read_json(RESULTS)["units"] if RESULTS.is_file() else {}
-    for seed in args.seeds:
-        for task in args.tasks:
-            if (name := f"{task}-{seed}") not in units:
-                units[name] = study(task, seed, args.runs / name)
-                write_json(RESULTS, summary(units))
+    """Runs what is missing."""
+    compare(__doc__, RESULTS, ("push", "coffee-pull"), study, summary)
 
 
 def summary(units: dict[str, Any]) -> dict[str, Any]:
     """The results file: each way and delay over all units, then the units themselves."""
-    pooled = {
+    delays = {
         str(delay): {way: _pooled([u[str(delay)][way] for u in units.values()]) for way in WAYS}
         for delay in DELAYS
     }
     config = {"plan": PLAN, "execute": EXECUTE, "demonstrations": DEMONSTRATIONS, "episodes": EPISODES}
     common = {"schema": 1, "config": config, "versions": versions(), "hardware": hardware()}
-    return {**common, "delays": pooled, "units": units}
+    return {**common, "delays": delays, "units": units}
 
 
 def _pooled(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

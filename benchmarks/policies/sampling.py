@@ -9,7 +9,6 @@ all samplers of a unit timed in turns in one process.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,8 +17,7 @@ import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
 
-from benchmarks.policies.common import SEEDS, held_out, pooled
-from robopolicy.checkpoint import read_json, write_json
+from benchmarks.policies.common import compare, held_out, pooled
 from robopolicy.cli.collect import Collect, collect
 from robopolicy.cli.learn import Train, train
 from robopolicy.latency import chunk_ms
@@ -63,18 +61,8 @@ class Ddpm(Ddim):
 
 
 def main() -> None:
-    """Runs what is missing; writes the results after each unit."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--tasks", nargs="+", default=list(TASKS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
-    parser.add_argument("--runs", type=Path, default=Path("runs/sampling"))
-    args = parser.parse_args()
-    units = read_json(RESULTS)["units"] if RESULTS.is_file() else {}
-    for seed in args.seeds:
-        for task in args.tasks:
-            if (name := f"{task}-{seed}") not in units:
-                units[name] = study(task, seed, args.runs / name)
-                write_json(RESULTS, summary(units))
+    """Runs what is missing."""
+    compare(__doc__, RESULTS, TASKS, study, summary)
 
 
 def summary(units: dict[str, Any]) -> dict[str, Any]:

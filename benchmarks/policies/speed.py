@@ -35,8 +35,8 @@ from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
 from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 
-from benchmarks.policies.common import SEEDS, held_out
-from robopolicy.checkpoint import is_sealed, write_json
+from benchmarks.policies.common import SEEDS, held_out, save
+from robopolicy.checkpoint import is_sealed
 from robopolicy.cli.collect import Collect, collect
 from robopolicy.cli.learn import Train, train
 from robopolicy.config import POLICY_PRESETS, PolicyConfig
@@ -78,7 +78,7 @@ def main() -> None:
         "versions": versions(),
         "hardware": hardware(),
     }
-    write_json(RESULTS, result)
+    save(RESULTS, result)
     print(training, pictures, acting, result["equal_success"])
 
 

@@ -8,12 +8,11 @@ handles a memory that goes on from chunk to chunk, in imagination as in the simu
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks.policies.common import SEEDS, pooled
-from robopolicy.checkpoint import read_json, write_json
+from benchmarks.policies.common import compare, pooled
+from robopolicy.checkpoint import read_json
 from robopolicy.cli import chain
 from robopolicy.cli.demo import Demo
 from robopolicy.results import RESULT, hardware, versions
@@ -23,22 +22,15 @@ _KEPT = ("base", "steered", "paired_difference", "gap", "wall_clock_s", "config"
 
 
 def main() -> None:
-    """Runs what is missing; writes the results after each unit."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--tasks", nargs="+", default=["push"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
-    parser.add_argument("--runs", type=Path, default=Path("runs/steered"))
-    args = parser.parse_args()
-    units: dict[str, Any] = read_json(RESULTS)["units"] if RESULTS.is_file() else {}
-    for seed in args.seeds:
-        for task in args.tasks:
-            if (name := f"{task}-{seed}") in units:
-                continue
-            out = args.runs / name
-            chain.run(Demo(out, task, "sega", seed=seed, processes=1))
-            found = read_json(out / RESULT)
-            units[name] = {k: found[k] for k in _KEPT}
-            write_json(RESULTS, summary(units))
+    """Runs what is missing."""
+    compare(__doc__, RESULTS, ("push",), study, summary)
+
+
+def study(task: str, seed: int, out: Path) -> dict[str, Any]:
+    """What the chain brought."""
+    chain.run(Demo(out, task, "sega", seed=seed, processes=1))
+    found = read_json(out / RESULT)
+    return {k: found[k] for k in _KEPT}
 
 
 def summary(units: dict[str, Any]) -> dict[str, Any]:

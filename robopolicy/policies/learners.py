@@ -52,9 +52,7 @@ class PolicyLearner:
     def watch(self, data: PolicyWindows) -> None:
         """Keeps what the policy sees, ready for `loss`."""
         self.data = data
-        unit, size = self.policy.normalize(data.obs(torch.arange(len(data)))), data.spec.proprio_dim
-        self.cond = torch.cat([unit[..., :size].flatten(1), unit[..., size:].flatten(1)], -1)
-        self.cond = self.cond.to(self.devices.device)
+        self.cond = self.policy.states(data.obs(torch.arange(len(data)))).to(self.devices.device)
 
     def seen(self, rows: Tensor, generator: Generator) -> Tensor:
         """(B, *) what is seen in some windows, pictures included."""

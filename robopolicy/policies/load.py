@@ -87,9 +87,13 @@ class ChunkPolicy(nn.Module):
             raise BadInput("policy", "one that sees states alone", f"one that sees {self.core.cameras}")
         if self.core.task and not carry:
             raise BadInput("policy", "one that is not told what to do", "one that is")
-        normal = self.normalize(obs)
-        size, told = self.spec.proprio_dim, [carry["task"]] if self.core.task and carry else []
-        return torch.cat([normal[..., :size].flatten(1), normal[..., size:].flatten(1), *told], -1)
+        seen = self.states(obs)
+        return torch.cat([seen, carry["task"]], -1) if self.core.task and carry else seen
+
+    def states(self, obs: Tensor) -> Tensor:
+        """(B, T*D) physical states (B, T, D) normalised, as the denoiser sees them: proprioception first."""
+        normal, size = self.normalize(obs), self.spec.proprio_dim
+        return torch.cat([normal[..., :size].flatten(1), normal[..., size:].flatten(1)], -1)
 
     def normalize_actions(self, actions: Tensor) -> Tensor:
         """Physical actions (..., A) to [-1, 1]."""

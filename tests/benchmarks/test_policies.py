@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -9,12 +10,12 @@ import torch
 from tiny import normal, random_episodes, tiny_spec
 
 from benchmarks.policies import summary
-from benchmarks.policies.common import pooled
+from benchmarks.policies.common import compare, pooled
 from benchmarks.policies.figures import horizon, paths
 from benchmarks.policies.memory import ABLATIONS, KINDS, matched, parameters
 from benchmarks.policies.realtime import jumps
 from benchmarks.policies.sampling import Ddpm
-from robopolicy.checkpoint import write_json
+from robopolicy.checkpoint import read_json, write_json
 from robopolicy.data.windows import PolicyWindows
 from robopolicy.nets.sampling import Ddim
 from robopolicy.stats import wilson
@@ -56,6 +57,20 @@ def test_jumps_are_told_apart_at_the_seams():
     seam, inside = jumps([episode], np.full(3, 0.4))
     assert seam == pytest.approx(0.25)
     assert inside == 0
+
+
+def test_compare_runs_what_is_missing_and_keeps_the_rest(tmp_path, monkeypatch):
+    ran, results = [], tmp_path / "new" / "some.json"
+
+    def study(task, seed, out):
+        ran.append((task, seed, str(out)))
+        return {"seed": seed}
+
+    for seeds in (["1"], ["1", "2"]):
+        monkeypatch.setattr(sys, "argv", ["compare", "--seeds", *seeds])
+        compare("About.", results, ["a", "b"], study, lambda units: {"units": units})
+    assert ran == [(t, s, f"runs/some/{t}-{s}") for s in (1, 2) for t in "ab"]
+    assert read_json(results)["units"].keys() == {"a-1", "b-1", "a-2", "b-2"}
 
 
 def test_pooled_is_the_rate_of_all_episodes():

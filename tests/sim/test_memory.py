@@ -96,7 +96,7 @@ def played(env, targets, early=False):
     """Goes to each target and home, at the signals or before them; whether it succeeded and was stopped."""
     env.reset(seed=0)
     success = over = False
-    for at, target in zip(env.signals, targets, strict=False):
+    for at, target in zip(env.signals[: len(targets)], targets, strict=True):
         while not (over or success or early or env.steps > at):
             _, _, success, over, _ = env.step(STILL)
         for point in (np.array(target), np.zeros(3)):

@@ -15,8 +15,8 @@ from robopolicy.nets.vision import as_floats
 from robopolicy.policies.learners import PolicyLearner
 from robopolicy.policies.load import load_policy
 from robopolicy.policies.train import new_policy, save_policy, train_policy
-from robopolicy.seeding import torch_seed
 from robopolicy.spec import Camera
+from robopolicy.train import fit
 
 SPEC = dataclasses.replace(tiny_spec(), cameras=(Camera("front", 16, 16),))
 CONFIG = dataclasses.replace(POLICY, batch_size=32, steps=150, lr=3e-3)
@@ -43,10 +43,8 @@ DATA = PolicyWindows(episodes(), SPEC)
 @pytest.fixture(scope="module")
 def policy():
     made = new_policy(SPEC, CONFIG, DATA, 0)
-    learner, generator = PolicyLearner(made, DATA, CONFIG), torch.Generator()
-    for i in range(CONFIG.steps):
-        generator.manual_seed(torch_seed(0, i))
-        learner.step(i, generator)
+    learner = PolicyLearner(made, DATA, CONFIG)
+    fit(learner, CONFIG.steps, 0, "policy", quiet=True)
     made.core.load_state_dict(learner.ema.average)
     return made.eval().requires_grad_(False)
 

@@ -13,7 +13,7 @@ from robopolicy.policies.learners import TaskLearner
 from robopolicy.policies.load import load_policy
 from robopolicy.policies.told import Told, by_goal, by_words, told
 from robopolicy.policies.train import new_policy, save_policy
-from robopolicy.seeding import torch_seed
+from robopolicy.train import fit
 
 SPEC = tiny_spec()
 CONFIG = dataclasses.replace(POLICY, task_size=8, batch_size=64, steps=300, lr=3e-3)
@@ -43,10 +43,8 @@ DATA = PolicyWindows(episodes(), SPEC)
 @pytest.fixture(scope="module")
 def policy():
     made = new_policy(SPEC, CONFIG, DATA, 0)
-    learner, generator = TaskLearner(made, DATA, CONFIG), torch.Generator()
-    for i in range(CONFIG.steps):
-        generator.manual_seed(torch_seed(0, i))
-        learner.step(i, generator)
+    learner = TaskLearner(made, DATA, CONFIG)
+    fit(learner, CONFIG.steps, 0, "policy", quiet=True)
     made.core.load_state_dict(learner.ema.average)
     return made.eval().requires_grad_(False)
 
