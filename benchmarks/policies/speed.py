@@ -5,8 +5,9 @@
 Training: updates per second of `robopolicy train` and `lerobot-train`, the same network, batch and state
 dataset, each as the user runs it. What both take to start is left out by timing a short and a long run;
 LeRobot's is the fastest of several numbers of workers and threads. Its dataset holds only what it needs. With
-pictures, the same again: 96 pixels square, drawn from the state, recorded as videos; LeRobot decodes them as
-it can on this machine, ours once and for all (not counted).
+pictures, the same again with the smaller network and batch of the preset `tiny`: 96 pixels square, drawn from
+the state, recorded as videos; LeRobot decodes them as it can on this machine, ours once and for all (not
+counted).
 
 Acting: milliseconds per chunk at batch 1 of LeRobot's diffusion policy with its default settings and of ours
 with the preset `quick`, taking turns; how long does not depend on what was learned. That ours is not worse
@@ -64,9 +65,9 @@ def main() -> None:
     torch.set_num_threads(1)
     demos = RUNS / "demos"
     collect(Collect(demos, TASK, DEMONSTRATIONS, expert="careful", where="", seed=SEED, processes=1))
-    training = _training(demos, find_task(TASK).spec, SHORT, LONG, OURS_LONG)
+    training = _training(demos, find_task(TASK).spec, "quick", SHORT, LONG, OURS_LONG)
     filmed = _filmed(demos)
-    pictures = _training(filmed, dataset_info(filmed)[0], 20, 120, 300)
+    pictures = _training(filmed, dataset_info(filmed)[0], "tiny", 4, 24, 100)
     acting = _acting(demos)
     result = {
         "schema": 1,
@@ -82,9 +83,9 @@ def main() -> None:
     print(training, pictures, acting, result["equal_success"])
 
 
-def _training(demos: Path, spec: Spec, short: int, long: int, ours_long: int) -> dict[str, Any]:
+def _training(demos: Path, spec: Spec, preset: str, short: int, long: int, ours_long: int) -> dict[str, Any]:
     """Updates per second of both, and their ratio."""
-    config, name = POLICY_PRESETS["quick"], demos.name
+    config, name = POLICY_PRESETS[preset], demos.name
     untrained = RUNS / f"untrained-{name}"
     if not untrained.is_dir():
         save_policy(new_policy(spec, config, PolicyWindows(load_episodes([demos]), spec), SEED), untrained)
@@ -92,7 +93,8 @@ def _training(demos: Path, spec: Spec, short: int, long: int, ours_long: int) ->
 
     def ours(steps: int) -> None:
         out = RUNS / f"ours-{name}-{steps}-{time.monotonic_ns()}"
-        _run(["robopolicy.cli", "train", f"--dataset={demos}", f"--steps={steps}", f"--out={out}"], "1")
+        flags = [f"--dataset={demos}", f"--preset={preset}", f"--steps={steps}", f"--out={out}"]
+        _run(["robopolicy.cli", "train", *flags], "1")
 
     def theirs(workers: int, threads: str) -> Callable[[int], None]:
         def run(steps: int) -> None:
