@@ -29,7 +29,8 @@ from ros_nodes.convert import (
 )
 from ros_nodes.observer import Observer
 from ros_nodes.running import COMMAND_QOS, LATCHED_QOS, STATE_QOS, RobotNode, run
-from ros_nodes.safety import Decision, Gate, Mode, Reason
+from ros_nodes.safety import Decision, Mode, Reason
+from ros_nodes.stepped import SteppedGate
 
 _MAX_CHUNK = 64
 _TICK_S = 0.01
@@ -50,7 +51,7 @@ class GateNode(RobotNode):
 
     def __init__(self, stop: threading.Event):
         super().__init__("gate", stop)
-        self.gate = Gate(self.contract.limits, self.contract.timing, _MAX_CHUNK)
+        self.gate = SteppedGate(self.contract.limits, self.contract.timing, _MAX_CHUNK)
         self._spec_problem = "no Spec from the policy yet"
         self._observer = Observer(self.contract.elements)
         self._point = [self.contract.elements.index(e) for e in self.contract.guarded]

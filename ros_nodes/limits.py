@@ -80,6 +80,8 @@ class Timing:
         fault_after_s: HOLD, or ARMED without a chunk, for longer means FAULT.
         tick_gap_s: longer without a tick means that the gate was suspended.
         ask_again_s: an unanswered request for a chunk is repeated after this time.
+        ask_ahead_s: an arm that is driven by time asks for the next chunk so long before the end of the
+            present one.
     """
 
     period_s: float
@@ -92,6 +94,7 @@ class Timing:
     future_s: float = 0.02
     tick_gap_s: float = 0.25
     ask_again_s: float = 0.5
+    ask_ahead_s: float = 0.2
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):

@@ -176,9 +176,11 @@ class Motion:
         within = np.abs(then.a) <= b.acceleration * (1 + _ROUNDING)
         for v in speeds:
             within &= np.abs(v) <= b.speed * (1 + _ROUNDING)
+        # What is paced is where it was measured: outside, it may come back, but not go further out.
         slack = _ROUNDING * (b.high - b.low)
+        low, high = np.minimum(b.low, now.q) - slack, np.maximum(b.high, now.q) + slack
         for q in places:
-            within &= (q >= b.low - slack) & (q <= b.high + slack)
+            within &= (q >= low) & (q <= high)
         return within
 
 

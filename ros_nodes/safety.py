@@ -1,21 +1,22 @@
 """The gate: what a policy asks for, turned into what the arm is allowed to do. Pure; no ROS, no clock.
 
-The gate answers each robot state with one command. It plays a chunk open loop, one action per state, asks
-for the next when the last action is out, and holds whenever anything is missing, late or malformed:
+It plays chunks open loop, asks for the next in time, and holds whenever anything is missing, late or
+malformed. How an arm is driven, and what hold means for it, is said in `ros_nodes.stepped` and
+`ros_nodes.timed`; what they share is here:
 
     DISARMED --engage--> ARMED --first action--> RUNNING <--> HOLD --too long--> FAULT --reset--> DISARMED
 
-Malformed input is refused, never repaired; well-formed actions are clamped. Every limit is an interval that
-contains rest, so their intersection is never empty and holding is always allowed. Deadlines run on a steady
-clock (`now`, seconds); stamps (integer nanoseconds of the robot's clock) are checked on both sides against
-that clock (`wall_ns`) and otherwise only identify states. Same inputs, same outputs.
+Malformed input is refused, never repaired; well-formed actions are clamped. Holding is always allowed.
+Deadlines run on a steady clock (`now`, seconds); stamps (integer nanoseconds of the robot's clock) are
+checked on both sides against that clock (`wall_ns`) and otherwise only identify states. Same inputs, same
+outputs.
 
 This is software, not a certified safety function: an emergency stop in hardware is still needed.
 """
 
 from __future__ import annotations
 
-import dataclasses
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,9 +24,10 @@ from enum import StrEnum
 
 import numpy as np
 
-from ros_nodes.limits import Limits, Timing
+from ros_nodes.limits import Timing
 
 _KNOWN_STATES = 64
+_NOTHING = np.zeros(0)
 
 
 class Mode(StrEnum):
@@ -50,6 +52,9 @@ class Reason(StrEnum):
     CHUNK_STAMP = "CHUNK_STAMP"  # too old, in the future, not newer, or of a state never seen
     CHUNK_UNASKED = "CHUNK_UNASKED"
     CHUNK_EXPIRED = "CHUNK_EXPIRED"  # its time ran out before it was played
+    CHUNK_FAR = "CHUNK_FAR"  # it begins too far from where the arm rests
+    TRACKING = "TRACKING"  # the arm is not where it was told to be
+    WORKSPACE = "WORKSPACE"  # the arm is outside its limits, or the guarded point outside its box
     POLICY_LOST = "POLICY_LOST"  # heartbeat missing, or the policy node said so
     EPOCH = "EPOCH"  # the policy server was restarted: its memory of the episode is gone
     CLOCK = "CLOCK"  # the gate itself was suspended, or its clock went back
@@ -57,6 +62,10 @@ class Reason(StrEnum):
     STOPPED = "STOPPED"
     LIMITED = "LIMITED"  # the command differs from the request, by a limit
     BUSY = "BUSY"  # already engaged, or in FAULT
+
+
+# What a fresh chunk puts right.
+_POLICYS = (Reason.NONE, Reason.NO_CHUNK, Reason.CHUNK_EXPIRED)
 
 
 @dataclass(frozen=True)
@@ -80,17 +89,17 @@ class Decision:
     limited: tuple[str, ...] = ()
 
 
-class Gate:
+class Gate(ABC):
     """The state machine. Feed it inputs as they come and call `tick` after each and at a steady rate.
 
     Args:
-        limits: what a command may be.
+        names: of the actions.
         timing: deadlines.
         max_chunk: most actions in a chunk.
     """
 
-    def __init__(self, limits: Limits, timing: Timing, max_chunk: int):
-        self._limits, self._t, self._max_chunk = limits, timing, max_chunk
+    def __init__(self, names: Sequence[str], timing: Timing, max_chunk: int):
+        self._names, self._t, self._max_chunk = tuple(names), timing, max_chunk
         self.mode, self.reason = Mode.DISARMED, Reason.NONE
         self.played = self.held = self.limited = 0
         self.refused: Counter[Reason] = Counter()
@@ -98,81 +107,151 @@ class Gate:
         self._last_tick = self._output_at = float("-inf")
         self._beat_at: float | None = None
         self._since = 0.0  # when ARMED or HOLD began
-        self._point = np.zeros(len(limits.moved_by))
+        self._point = self._measured = np.zeros(0)
         self._stamps: deque[int] = deque(maxlen=_KNOWN_STATES)
         self._state_at: float | None = None
         self._unanswered = False
         self._answered = 0
         self._chunk_stamp = 0
         self._release = False
-        self._rest()
-
-    def _rest(self) -> None:
-        """Forgets what the policy wanted."""
-        self._chunk: deque[np.ndarray] = deque()
-        self._chunk_at = 0.0
         self._asked_at: float | None = None
-        self._before = self._limits.hold
+
+    # --- how an arm is driven -------------------------------------------------------------------
+
+    @abstractmethod
+    def _start(self) -> Reason:
+        """Begins at the present state of the arm, or says why it cannot."""
+
+    @abstractmethod
+    def _load(self, actions: np.ndarray, at: float, now: float) -> Reason:
+        """Takes a chunk (K, A) for the state of the steady time `at`, or says why not."""
+
+    @abstractmethod
+    def _drop(self) -> None:
+        """Forgets the chunk."""
+
+    @abstractmethod
+    def _full(self) -> bool:
+        """Whether there is no room for another chunk."""
+
+    @abstractmethod
+    def _wants(self, now: float) -> bool:
+        """Whether it is time to ask for a chunk."""
+
+    @abstractmethod
+    def _ails(self, now: float) -> Reason:
+        """What is wrong with chunk or arm."""
+
+    @abstractmethod
+    def _playable(self, now: float) -> bool:
+        """Whether the chunk says what to do now."""
+
+    @abstractmethod
+    def _lacks(self, now: float) -> Reason:
+        """NO_CHUNK if there has been nothing to do for too long."""
+
+    @abstractmethod
+    def _play(self, now: float) -> Decision:
+        """What the chunk asks for, within limits."""
+
+    @abstractmethod
+    def _hold(self, now: float) -> Decision:
+        """What keeps the arm where it is, or brings it to rest; at the control rate."""
+
+    @abstractmethod
+    def _hurry(self) -> None:
+        """The next hold need not wait for its turn."""
+
+    @property
+    @abstractmethod
+    def resting(self) -> bool:
+        """Whether the last command was one of rest."""
 
     # --- the operator ---------------------------------------------------------------------------
 
     def engage(self, now: float) -> Reason:
         """DISARMED to ARMED if everything needed is there; otherwise says what is missing."""
-        if self.mode is not Mode.DISARMED:
+        if self.mode is not Mode.DISARMED or not self.resting:
             return Reason.BUSY
-        if (trouble := self._trouble(now)) is not Reason.NONE:
+        self._drop()
+        trouble = self._trouble(now)
+        if trouble is Reason.NONE:
+            trouble = self._start()
+        if trouble is not Reason.NONE:
             return trouble
-        self._rest()
+        self._asked_at, self._release = None, False
         self._answered = self._stamps[-1] - 1  # the present state is the first to be answered
         self._unanswered = True
         self._enter(Mode.ARMED, Reason.NONE, now)
         return Reason.NONE
 
     def disengage(self) -> None:
-        """Back to DISARMED, with one last hold; a FAULT stays."""
+        """Back to DISARMED, after coming to rest; a FAULT stays."""
         if self.mode not in (Mode.DISARMED, Mode.FAULT):
-            self._rest()
+            self._forget()
             self._release = True
             self.mode, self.reason = Mode.DISARMED, Reason.NONE
 
     def stop(self, reason: Reason = Reason.STOPPED) -> None:
         """FAULT, at once and from any mode."""
         if self.mode is not Mode.FAULT:
-            self._rest()
+            self._forget()
             self.mode, self.reason = Mode.FAULT, reason
-            self._output_at = float("-inf")
+            self._hurry()
 
     def reset(self) -> bool:
         """FAULT to DISARMED; tells whether there was a FAULT. Stamps begin anew."""
         if self.mode is not Mode.FAULT:
             return False
-        self._rest()
+        self._forget()
         self._stamps.clear()
         self._state_at, self._unanswered, self._chunk_stamp, self._epoch = None, False, 0, None
+        self._release = not self.resting
         self.mode, self.reason = Mode.DISARMED, Reason.NONE
         return True
 
+    def _forget(self) -> None:
+        self._drop()
+        self._asked_at = None
+
     # --- inputs ---------------------------------------------------------------------------------
 
-    def state(self, now: float, wall_ns: int, stamp_ns: int, point: np.ndarray, finite: bool) -> Reason:
-        """A robot state arrived: its stamp, the guarded point (3,), whether all of it is finite."""
-        if not finite or point.shape != self._point.shape or not np.isfinite(point).all():
+    def state(
+        self,
+        now: float,
+        wall_ns: int,
+        stamp_ns: int,
+        point: np.ndarray,
+        finite: bool,
+        measured: np.ndarray = _NOTHING,
+    ) -> Reason:
+        """A robot state arrived.
+
+        Args:
+            now: steady seconds.
+            wall_ns: the robot's clock.
+            stamp_ns: of the state.
+            point: (3,) the guarded point, or (0,) without a workspace.
+            finite: whether all of the state is.
+            measured: (A,) what the actions command, as it is now; for an arm that is driven by time.
+        """
+        if not (finite and np.isfinite(point).all() and np.isfinite(measured).all()):
             return self.refuse(Reason.STATE_INVALID)
         if self._stamps and stamp_ns <= self._stamps[-1]:
             return self.refuse(Reason.STATE_STAMP)
         if not self._fresh(wall_ns - stamp_ns, self._t.state_max_age_s):
             return self.refuse(Reason.STATE_STAMP)
         self._stamps.append(stamp_ns)
-        self._point, self._state_at, self._unanswered = point, now, True
+        self._point, self._measured, self._state_at, self._unanswered = point, measured, now, True
         return Reason.NONE
 
     def chunk(
         self, now: float, wall_ns: int, stamp_ns: int, names: Sequence[str], actions: np.ndarray
     ) -> Reason:
         """A chunk (K, A) arrived, with columns `names` in any order, answering the state of its stamp."""
-        if self._asked_at is None or self._chunk:
+        if self._asked_at is None or self._full():
             return self.refuse(Reason.CHUNK_UNASKED)
-        if sorted(names) != sorted(self._limits.names):
+        if sorted(names) != sorted(self._names):
             return self.refuse(Reason.CHUNK_NAMES)
         if actions.ndim != 2 or not 1 <= len(actions) <= self._max_chunk or actions.shape[1] != len(names):
             return self.refuse(Reason.CHUNK_SIZE)
@@ -181,9 +260,11 @@ class Gate:
         known = stamp_ns in self._stamps and stamp_ns > self._chunk_stamp
         if not known or not self._fresh(wall_ns - stamp_ns, self._t.chunk_max_age_s):
             return self.refuse(Reason.CHUNK_STAMP)
-        order = [list(names).index(n) for n in self._limits.names]
-        self._chunk = deque(actions[:, order].astype(np.float64))
-        self._chunk_at, self._chunk_stamp, self._asked_at = now, stamp_ns, None
+        order = [list(names).index(n) for n in self._names]
+        at = now - max(wall_ns - stamp_ns, 0) * 1e-9
+        if (trouble := self._load(actions[:, order].astype(np.float64), at, now)) is not Reason.NONE:
+            return self.refuse(trouble)
+        self._chunk_stamp, self._asked_at = stamp_ns, None
         return Reason.NONE
 
     def heartbeat(self, now: float, epoch: int) -> None:
@@ -213,25 +294,31 @@ class Gate:
             self._unanswered, self._output_at, self._since = False, float("-inf"), now
             trouble = Reason.CLOCK
         if self.mode is Mode.DISARMED:
-            release, self._release = self._release, False
-            return self._hold() if release else Decision(self.mode, self.reason)
+            return self._released(now) if self._release else Decision(self.mode, self.reason)
         if not self._alone:
             self.stop(Reason.TWO_PUBLISHERS)
         if self.mode is Mode.FAULT:
-            return self._keep_holding(now)
+            return self._hold(now)
 
-        if trouble is Reason.NONE and self._chunk and self._unanswered:
+        if trouble is Reason.NONE and self._playable(now):
             return self._play(now)
-        if trouble is Reason.NONE and not self._chunk and self._waited(now) > self._t.hold_after_s:
-            trouble = Reason.NO_CHUNK
+        if trouble is Reason.NONE:
+            trouble = self._lacks(now)
         if trouble is not Reason.NONE:
             self._trip(trouble, now)
         if self.mode is not Mode.RUNNING and now - self._since > self._t.fault_after_s:
             self.stop(self.reason if self.reason is not Reason.NONE else Reason.NO_CHUNK)
-            return self._keep_holding(now)
+            return self._hold(now)
         if self.mode is Mode.HOLD and trouble is not Reason.NONE:
-            return self._keep_holding(now)
+            return self._hold(now)
         return Decision(self.mode, self.reason, request=self._request(now, trouble))
+
+    def _released(self, now: float) -> Decision:
+        """The last hold before silence."""
+        self._hurry()
+        decision = self._hold(now)
+        self._release = not self.resting
+        return decision
 
     def _trouble(self, now: float) -> Reason:
         if not self._alone:
@@ -240,48 +327,17 @@ class Gate:
             return Reason.NO_STATE
         if self._beat_at is None or not 0 <= now - self._beat_at <= self._t.heartbeat_max_age_s:
             return Reason.POLICY_LOST
-        if self._chunk and not 0 <= now - self._chunk_at <= self._t.chunk_life_s:
-            return Reason.CHUNK_EXPIRED
-        return Reason.NONE
+        return self._ails(now)
 
     def _trip(self, reason: Reason, now: float) -> None:
         """From RUNNING to HOLD; what was left of the chunk is not played later."""
-        self._chunk.clear()
-        self._before = self._limits.hold
+        self._drop()
         if reason is not Reason.NO_CHUNK:
             self._asked_at = None
         if self.mode is Mode.RUNNING:
             self._enter(Mode.HOLD, reason, now)
-            self._output_at = float("-inf")
+            self._hurry()
         self.reason = reason
-
-    def _play(self, now: float) -> Decision:
-        wanted = self._chunk.popleft()
-        command = self._limits.clamp(wanted, self._before, self._point)
-        limited = tuple(
-            n for n, far in zip(self._limits.names, self._limits.differ(wanted, command), strict=True) if far
-        )
-        self.played += 1
-        self.limited += bool(limited)
-        self._before, self._output_at = command, now
-        self._answer()
-        self._enter(Mode.RUNNING, Reason.LIMITED if limited else Reason.NONE, now)
-        request = self._request(now, Reason.NONE)
-        return Decision(self.mode, self.reason, command, False, self._answered, request, limited)
-
-    def _keep_holding(self, now: float) -> Decision:
-        """Hold in answer to every state, and at the control rate if there is none."""
-        due = self._unanswered or not now - self._output_at < self._t.period_s
-        request = self._request(now, self.reason) if self.mode is Mode.HOLD else None
-        if not due:
-            return Decision(self.mode, self.reason, request=request)
-        self._output_at = now
-        self.held += 1
-        return dataclasses.replace(self._hold(), request=request)
-
-    def _hold(self) -> Decision:
-        self._answer()
-        return Decision(self.mode, self.reason, hold=True, answers=self._answered)
 
     def _answer(self) -> None:
         if self._stamps:
@@ -289,16 +345,12 @@ class Gate:
         self._unanswered = False
 
     def _request(self, now: float, trouble: Reason) -> int | None:
-        if self._chunk or trouble not in (Reason.NONE, Reason.NO_CHUNK, Reason.CHUNK_EXPIRED):
+        if not self._wants(now) or trouble not in _POLICYS:
             return None
         if self._asked_at is not None and 0 <= now - self._asked_at < self._t.ask_again_s:
             return None
         self._asked_at = now
         return self._answered
-
-    def _waited(self, now: float) -> float:
-        """How long the newest state has been waiting for its answer."""
-        return now - self._state_at if self._unanswered and self._state_at is not None else 0.0
 
     def _enter(self, mode: Mode, reason: Reason, now: float) -> None:
         if mode is not self.mode:

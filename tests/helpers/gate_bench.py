@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ros_nodes.limits import Limits, Timing
-from ros_nodes.safety import Decision, Gate, Reason
+from ros_nodes.safety import Decision, Reason
+from ros_nodes.stepped import SteppedGate
 
 NAMES = ("dx", "dy", "dz", "grip")
 LIMITS = Limits(
@@ -36,7 +37,7 @@ class Bench:
     """A gate with its two clocks; everything that is done to it can be done to another one again."""
 
     def __init__(self):
-        self.gate = Gate(LIMITS, TIMING, MAX_CHUNK)
+        self.gate = SteppedGate(LIMITS, TIMING, MAX_CHUNK)
         self.now, self.wall = 1000.0, 5 * SECOND
         self.point = CENTRE.copy()
         self.stamp = 0
