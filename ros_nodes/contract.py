@@ -7,31 +7,42 @@ armed. Pure: no ROS, no torch.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
 
 from robopolicy.errors import BadInput
 from robopolicy.spec import Spec
+from ros_nodes.fields import items, keys, names, number, numbers, text, unique
 from ros_nodes.limits import Limits, Timing
+from ros_nodes.observer import Observer, TimedObserver
+from ros_nodes.outlets import PER_SI, Driven, read_driven
 
 _CONFIG = Path(__file__).parent / "config"
 _TYPES = ("sensor_msgs/JointState", "geometry_msgs/PointStamped", "geometry_msgs/PoseStamped")
-_KEYS = {"robot", "fps", "frame", "state", "action", "workspace", "timing", "simulation"}
+_KEYS = {"robot", "fps", "frame", "state", "action", "timing"}
+_OPTIONAL = {"workspace", "simulation", "drive"}
 _ROTATION_SIZE = 6
 
 
 @dataclass(frozen=True)
 class Joint:
-    """One entry of a JointState: its ROS name, the element of the Spec it carries, its unit."""
+    """One entry of a JointState: its ROS name, the element of the Spec it carries, the unit of that.
+
+    ROS knows radians and metres only (REP 103); an element in degrees, say, is converted.
+    """
 
     name: str
     element: str
     unit: str
+
+    @property
+    def per_si(self) -> float:
+        """Units of the element per radian or metre."""
+        return PER_SI.get(self.unit, 1.0)
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,8 @@ class Contract:
         fps: control rate in Hz.
         frame: frame of all points, poses and displacements.
         streams: topics that together carry the whole state.
-        limits: what one command may be.
+        limits: what one command may be, of an arm that is driven step by step on the topic `command`.
+        driven: limits and topics of an arm that is driven by time; one of the two is None.
         action_units: unit by action name.
         guarded: state elements of the point that the workspace confines.
         timing: deadlines of the gate.
@@ -96,7 +108,8 @@ class Contract:
     fps: float
     frame: str
     streams: tuple[Stream, ...]
-    limits: Limits
+    limits: Limits | None
+    driven: Driven | None
     action_units: Mapping[str, str]
     guarded: tuple[str, ...]
     timing: Timing
@@ -108,6 +121,11 @@ class Contract:
         """All state elements, in the order of the topics (not that of the Spec)."""
         return tuple(e for s in self.streams for e in s.units)
 
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """All actions, in the order of the contract."""
+        return tuple(self.action_units)
+
     def check_spec(self, spec: Spec) -> None:
         """Refuses a Spec that this robot does not fulfil, naming the field that differs."""
         _same("robot", self.robot, spec.robot)
@@ -115,19 +133,28 @@ class Contract:
         own = {e: u for s in self.streams for e, u in s.units.items()}
         _same("state", own, {n: f.unit for f in spec.state for n in f.names})
         _same("action", dict(self.action_units), {n: f.unit for f in spec.action for n in f.names})
-        order = [spec.action_names.index(n) for n in self.limits.names]
+        if self.limits is None:
+            return  # what an arm driven by time may do is its own affair: the gate keeps a policy to it
+        order = [spec.action_names.index(n) for n in self.action_names]
         low, high = spec.action_range[0, order], spec.action_range[1, order]
         slack = 1e-6 * (high - low)
         outside = (self.limits.low < low - slack) | (self.limits.high > high + slack)
         for i in np.flatnonzero(outside):
             wanted = f"inside [{low[i]:g}, {high[i]:g}], the range of the policy"
             got = (float(self.limits.low[i]), float(self.limits.high[i]))
-            raise BadInput(f"contract action.{self.limits.names[i]}", wanted, got)
+            raise BadInput(f"contract action.{self.action_names[i]}", wanted, got)
+
+    def observer(self, elements: Sequence[str], steps: int = 1) -> Observer | TimedObserver:
+        """Puts states (D,) together from the topics, `elements` in this order; T of them are a history."""
+        if self.driven is None:
+            return Observer(elements, steps, self.max_gap_s)
+        streams = [tuple(s.units) for s in self.streams]
+        return TimedObserver(elements, streams, steps, 1 / self.fps, self.timing.state_max_age_s)
 
     def lockstep(self) -> Contract:
         """The same robot when its simulated time waits for commands: deadlines must not be shorter."""
-        if self.simulation is None:
-            raise BadInput("lockstep", "a simulated robot", self.robot)
+        if self.simulation is None or self.limits is None:
+            raise BadInput("lockstep", "a simulated robot that is driven step by step", self.robot)
         wait = self.simulation.timeout_s
         longer = {
             "state_max_age_s": 4 * wait,
@@ -160,21 +187,27 @@ class Contract:
     @classmethod
     def from_dict(cls, data: object) -> Contract:
         """Builds a contract; unknown and missing keys are refused."""
-        top = _keys(data, "contract", _KEYS - {"workspace", "simulation"}, {"workspace", "simulation"})
-        fps = _number(top["fps"], "fps", 1.0, 1000.0)
-        streams = tuple(_stream(s, f"state[{i}]") for i, s in enumerate(_list(top["state"], "state")))
+        top = keys(data, "contract", _KEYS, _OPTIONAL)
+        fps = number(top["fps"], "fps", 1.0, 1000.0)
+        streams = tuple(_stream(s, f"state[{i}]") for i, s in enumerate(items(top["state"], "state")))
         elements = [e for s in streams for e in s.units]
-        _unique([s.topic for s in streams], "state topics")
-        _unique(elements, "state elements")
-        limits, units, guarded = _limits(top["action"], top.get("workspace"), elements)
-        timing = _keys(top["timing"], "timing", _timing_keys(True), _timing_keys(False) | {"max_gap_s"})
-        gap = _number(timing.pop("max_gap_s", 1.5 / fps), "timing.max_gap_s", 0.0, 60.0)
+        unique([s.topic for s in streams], "state topics")
+        unique(elements, "state elements")
+        frame, workspace, limits, driven = text(top["frame"], "frame"), top.get("workspace"), None, None
+        if "drive" in top:
+            of = {e: u for s in streams for e, u in s.units.items()}
+            driven, units, guarded = read_driven(top["drive"], top["action"], workspace, of, fps, frame)
+        else:
+            limits, units, guarded = _limits(top["action"], workspace, elements)
+        timing = keys(top["timing"], "timing", _timing_keys(True), _timing_keys(False) | {"max_gap_s"})
+        gap = number(timing.pop("max_gap_s", 1.5 / fps), "timing.max_gap_s", 0.0, 60.0)
         return cls(
-            robot=_text(top["robot"], "robot"),
+            robot=text(top["robot"], "robot"),
             fps=fps,
-            frame=_text(top["frame"], "frame"),
+            frame=frame,
             streams=streams,
             limits=limits,
+            driven=driven,
             action_units=units,
             guarded=guarded,
             timing=Timing(period_s=1 / fps, **timing),
@@ -189,104 +222,58 @@ def _timing_keys(required: bool) -> set[str]:
 
 
 def _stream(data: object, where: str) -> Stream:
-    kind = _text(_keys(data, where, {"topic", "type"}, {"joints", "position", "rotation"})["type"], where)
+    kind = text(keys(data, where, {"topic", "type"}, {"joints", "position", "rotation"})["type"], where)
     if kind not in _TYPES:
         raise BadInput(f"{where}.type", f"one of {_TYPES}", kind)
     wanted = {"joints"} if kind == _TYPES[0] else {"position"}
     optional = {"rotation"} if kind == _TYPES[2] else set()
-    own = _keys(data, where, {"topic", "type"} | wanted, optional)
-    topic = _text(own["topic"], f"{where}.topic")
+    own = keys(data, where, {"topic", "type"} | wanted, optional)
+    topic = text(own["topic"], f"{where}.topic")
     if kind == _TYPES[0]:
-        entries = _keys(own["joints"], f"{where}.joints")
+        entries = keys(own["joints"], f"{where}.joints")
         joints = []
         for name, entry in entries.items():
-            entry = _keys(entry, f"{where}.joints.{name}", {"element", "unit"})
-            joints.append(Joint(name, _text(entry["element"], name), _text(entry["unit"], name)))
+            entry = keys(entry, f"{where}.joints.{name}", {"element", "unit"})
+            joints.append(Joint(name, text(entry["element"], name), text(entry["unit"], name)))
         if not joints:
             raise BadInput(f"{where}.joints", "at least one joint", "none")
         return Stream(topic, kind, joints=tuple(joints))
-    position = _names(own["position"], f"{where}.position", 3)
-    rotation = _names(own["rotation"], f"{where}.rotation", _ROTATION_SIZE) if "rotation" in own else ()
+    position = names(own["position"], f"{where}.position", 3)
+    rotation = names(own["rotation"], f"{where}.rotation", _ROTATION_SIZE) if "rotation" in own else ()
     return Stream(topic, kind, position=position, rotation=rotation)
 
 
 def _limits(
     action: object, workspace: object, elements: list[str]
 ) -> tuple[Limits, dict[str, str], tuple[str, ...]]:
-    entries = _keys(action, "action")
-    numbers = ("low", "high", "max_change", "hold")
-    rows = {n: _keys(e, f"action.{n}", {"unit", *numbers}) for n, e in entries.items()}
-    names = tuple(rows)
+    entries = keys(action, "action")
+    columns = ("low", "high", "max_change", "hold")
+    rows = {n: keys(e, f"action.{n}", {"unit", *columns}) for n, e in entries.items()}
+    actions = tuple(rows)
     low, high, max_change, hold = (
-        np.array([_number(rows[n][k], f"action.{n}.{k}") for n in names], np.float64) for k in numbers
+        np.array([number(rows[n][k], f"action.{n}.{k}") for n in actions], np.float64) for k in columns
     )
-    units = {n: _text(rows[n]["unit"], f"action.{n}.unit") for n in names}
+    units = {n: text(rows[n]["unit"], f"action.{n}.unit") for n in actions}
     if workspace is None:
-        return Limits(names, low, high, max_change, hold), units, ()
-    box = _keys(workspace, "workspace", {"point", "moved_by", "low", "high"})
-    point = _names(box["point"], "workspace.point", 3)
-    moved_by = _names(box["moved_by"], "workspace.moved_by", 3)
+        return Limits(actions, low, high, max_change, hold), units, ()
+    box = keys(workspace, "workspace", {"point", "moved_by", "low", "high"})
+    point = names(box["point"], "workspace.point", 3)
+    moved_by = names(box["moved_by"], "workspace.moved_by", 3)
     if not set(point) <= set(elements):
         raise BadInput("workspace.point", f"three of {elements}", point)
-    if not set(moved_by) <= set(names):
-        raise BadInput("workspace.moved_by", f"three of {names}", moved_by)
-    box_low, box_high = (
-        np.array([_number(x, f"workspace.{k}") for x in _list(box[k], f"workspace.{k}")], np.float64)
-        for k in ("low", "high")
-    )
-    indices = tuple(names.index(n) for n in moved_by)
-    return Limits(names, low, high, max_change, hold, indices, box_low, box_high), units, point
+    if not set(moved_by) <= set(actions):
+        raise BadInput("workspace.moved_by", f"three of {actions}", moved_by)
+    box_low, box_high = (numbers(box[k], f"workspace.{k}") for k in ("low", "high"))
+    indices = tuple(actions.index(n) for n in moved_by)
+    return Limits(actions, low, high, max_change, hold, indices, box_low, box_high), units, point
 
 
 def _simulation(data: object) -> Simulation | None:
     if data is None:
         return None
-    own = _keys(data, "simulation", {"task", "timeout_s"})
-    timeout = _number(own["timeout_s"], "simulation.timeout_s", 0.01, 10.0)
-    return Simulation(_text(own["task"], "simulation.task"), timeout)
-
-
-def _keys(
-    data: object, where: str, required: set[str] | None = None, optional: set[str] | None = None
-) -> dict[str, Any]:
-    if not isinstance(data, dict) or not all(isinstance(k, str) for k in data):
-        raise BadInput(where, "a mapping with names as keys", data)
-    if required is not None and not required <= set(data) <= required | (optional or set()):
-        raise BadInput(where, f"the keys {sorted(required)}, perhaps {sorted(optional or ())}", sorted(data))
-    return dict(data)
-
-
-def _list(data: object, where: str) -> list[Any]:
-    if not isinstance(data, list) or not data:
-        raise BadInput(where, "a list", data)
-    return data
-
-
-def _text(data: object, where: str) -> str:
-    if not isinstance(data, str) or not data:
-        raise BadInput(where, "text", data)
-    return data
-
-
-def _names(data: object, where: str, size: int) -> tuple[str, ...]:
-    names = tuple(_text(x, where) for x in _list(data, where))
-    if len(names) != size:
-        raise BadInput(where, f"{size} names", names)
-    _unique(names, where)
-    return names
-
-
-def _number(data: object, where: str, low: float = -1e6, high: float = 1e6) -> float:
-    # A bool is an int in Python, and YAML reads "yes" as one.
-    if isinstance(data, bool) or not isinstance(data, int | float) or not low <= data <= high:
-        raise BadInput(where, f"a number in [{low:g}, {high:g}]", data)
-    return float(data)
-
-
-def _unique(names: Iterable[str], where: str) -> None:
-    listed = list(names)
-    if len(set(listed)) != len(listed):
-        raise BadInput(where, "unique names", listed)
+    own = keys(data, "simulation", {"task", "timeout_s"})
+    timeout = number(own["timeout_s"], "simulation.timeout_s", 0.01, 10.0)
+    return Simulation(text(own["task"], "simulation.task"), timeout)
 
 
 def _same(field: str, own: object, spec: object) -> None:

@@ -7,18 +7,21 @@ from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
-from geometry_msgs.msg import PointStamped, PoseStamped
+from geometry_msgs.msg import PointStamped, PoseStamped, TwistStamped
 from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from robopolicy.errors import BadInput
 from ros_nodes.contract import Stream
+from ros_nodes.outlets import ARRAY, TRAJECTORY, TWIST, Outlet
 
 MESSAGES: dict[str, Any] = {
     "sensor_msgs/JointState": JointState,
     "geometry_msgs/PointStamped": PointStamped,
     "geometry_msgs/PoseStamped": PoseStamped,
 }
+COMMANDS: dict[str, Any] = {TRAJECTORY: JointTrajectory, ARRAY: Float64MultiArray, TWIST: TwistStamped}
 _SECOND = 1_000_000_000
 
 
@@ -37,7 +40,7 @@ def to_message(stream: Stream, state: Mapping[str, float], stamp_ns: int, frame:
     message.header.frame_id = frame
     if stream.joints:
         message.name = [j.name for j in stream.joints]
-        message.position = [float(state[j.element]) for j in stream.joints]
+        message.position = [float(state[j.element]) / j.per_si for j in stream.joints]
         return message
     point = message.point if stream.type == "geometry_msgs/PointStamped" else message.pose.position
     point.x, point.y, point.z = (float(state[e]) for e in stream.position)
@@ -61,7 +64,7 @@ def from_message(stream: Stream, message: Any, frame: str) -> dict[str, float]:
         missing = [j.name for j in stream.joints if j.name not in by_name]
         if missing:
             raise BadInput(f"{stream.topic}.name", f"also {missing}", names)
-        return {j.element: by_name[j.name] for j in stream.joints}
+        return {j.element: by_name[j.name] * j.per_si for j in stream.joints}
     if message.header.frame_id != frame:
         raise BadInput(f"{stream.topic}.frame_id", frame, message.header.frame_id)
     point = message.point if stream.type == "geometry_msgs/PointStamped" else message.pose.position
@@ -91,6 +94,43 @@ def to_trajectory(
         points.append(JointTrajectoryPoint(positions=row.tolist(), time_from_start=time))
     message.points = points
     return message
+
+
+def to_outlet(outlet: Outlet, command: np.ndarray, stamp_ns: int, period_s: float) -> Any:
+    """The message of one outlet for a command (A,): where to be one period from now, or how fast to go."""
+    values = [float(command[a]) for a in outlet.actions]
+    if outlet.type == ARRAY:
+        return Float64MultiArray(data=values)
+    if outlet.type == TRAJECTORY:
+        # Stamped with zero, which means now: the clocks of controller and gate need not agree.
+        return to_trajectory(outlet.names, np.array([values]), 0, outlet.frame, period_s)
+    message = TwistStamped()
+    message.header.stamp, message.header.frame_id = ns_to_stamp(stamp_ns), outlet.frame
+    for name, value in zip(outlet.names, values, strict=True):
+        kind, axis = name.split(".")
+        setattr(getattr(message.twist, kind), axis, value)
+    return message
+
+
+def from_outlet(outlet: Outlet, message: Any) -> list[float]:
+    """What one message of an outlet commands, in the order of its actions.
+
+    Raises:
+        BadInput: for other joints, another number of values or another frame.
+    """
+    if outlet.type == ARRAY:
+        if len(message.data) != len(outlet.names):
+            raise BadInput(f"{outlet.topic}.data", f"{len(outlet.names)} numbers", len(message.data))
+        return [float(x) for x in message.data]
+    if outlet.type == TRAJECTORY:
+        rows = from_trajectory(message, outlet.frame)
+        if len(rows) != 1:
+            raise BadInput(f"{outlet.topic}.points", "one point", len(rows))
+        return by_name(list(message.joint_names), outlet.names, rows[0]).tolist()
+    if message.header.frame_id != outlet.frame:
+        raise BadInput(f"{outlet.topic}.frame_id", outlet.frame, message.header.frame_id)
+    axes = (name.split(".") for name in outlet.names)
+    return [float(getattr(getattr(message.twist, kind), axis)) for kind, axis in axes]
 
 
 def from_trajectory(message: Any, frame: str) -> np.ndarray:

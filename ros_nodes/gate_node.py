@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+import time
 from collections import deque
 from functools import partial
 from typing import Any
@@ -20,17 +21,19 @@ from robopolicy.errors import BadInput
 from robopolicy.spec import Spec
 from ros_nodes.contract import Stream
 from ros_nodes.convert import (
+    COMMANDS,
     MESSAGES,
     from_message,
     from_trajectory,
     ns_to_stamp,
     stamp_to_ns,
+    to_outlet,
     to_trajectory,
 )
-from ros_nodes.observer import Observer
 from ros_nodes.running import COMMAND_QOS, LATCHED_QOS, STATE_QOS, RobotNode, run
-from ros_nodes.safety import Decision, Mode, Reason
+from ros_nodes.safety import Decision, Gate, Mode, Reason
 from ros_nodes.stepped import SteppedGate
+from ros_nodes.timed import TimedGate
 
 _MAX_CHUNK = 64
 _TICK_S = 0.01
@@ -38,6 +41,7 @@ _GRAPH_S = 0.1
 _DIAGNOSTICS_S = 0.5
 _REMEMBERED = 2000
 _ACK_S = 0.5
+_REST_S = 2.0
 _WARN_EVERY_S = 1.0
 _LEVELS = {Mode.FAULT: DiagnosticStatus.ERROR, Mode.HOLD: DiagnosticStatus.WARN}
 
@@ -51,16 +55,23 @@ class GateNode(RobotNode):
 
     def __init__(self, stop: threading.Event):
         super().__init__("gate", stop)
-        self.gate = SteppedGate(self.contract.limits, self.contract.timing, _MAX_CHUNK)
+        self._driven = self.contract.driven
+        self.gate = self._gate()
         self._spec_problem = "no Spec from the policy yet"
-        self._observer = Observer(self.contract.elements)
+        self._observer = self.contract.observer(self.contract.elements)
         self._point = [self.contract.elements.index(e) for e in self.contract.guarded]
+        measured = () if self._driven is None else self._driven.measured
+        elements = self.contract.elements
+        self._measuring = np.array([elements.index(e) if e else -1 for e in measured], int)
         self._told = ""
         self._chunk_ms: deque[float] = deque(maxlen=_REMEMBERED)
         self._answer_ms: deque[float] = deque(maxlen=_REMEMBERED)
         self._state_at = 0.0
 
-        self._commands = self.create_publisher(JointTrajectory, "command", COMMAND_QOS)
+        outlets = {"command": JointTrajectory}
+        if self._driven is not None:
+            outlets = {o.topic: COMMANDS[o.type] for o in self._driven.outlets}
+        self._commands = {t: self.create_publisher(kind, t, COMMAND_QOS) for t, kind in outlets.items()}
         self._requests = self.create_publisher(Header, "~/request", COMMAND_QOS)
         self._states = self.create_publisher(String, "~/state", LATCHED_QOS)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -73,9 +84,17 @@ class GateNode(RobotNode):
         self.create_service(Trigger, "~/stop", self._on_stop)
         self.create_service(Trigger, "~/reset", self._on_reset)
         # A timer of the node's own clock would never tick under use_sim_time without /clock.
-        self.create_timer(_TICK_S, self._tick, clock=self.steady)
+        tick = _TICK_S if self._driven is None else 1 / self._driven.drive.rate
+        self.create_timer(tick, self._tick, clock=self.steady)
         self.create_timer(_GRAPH_S, self._look_around, clock=self.steady)
         self.create_timer(_DIAGNOSTICS_S, self._diagnose, clock=self.steady)
+
+    def _gate(self) -> Gate:
+        timing = self.contract.timing
+        if self._driven is not None:
+            return TimedGate(self._driven.drive, timing, _MAX_CHUNK)
+        assert self.contract.limits is not None
+        return SteppedGate(self.contract.limits, timing, _MAX_CHUNK)
 
     # --- inputs ---------------------------------------------------------------------------------
 
@@ -91,8 +110,15 @@ class GateNode(RobotNode):
             return
         self._state_at = self.now()
         finite = bool(np.isfinite(state).all())
-        self._note(self.gate.state(self._state_at, self.wall_ns(), stamp, state[self._point], finite))
+        point, measured = state[self._point], self._measured(state)
+        self._note(self.gate.state(self._state_at, self.wall_ns(), stamp, point, finite, measured))
         self._tick()
+
+    def _measured(self, state: np.ndarray) -> np.ndarray:
+        """(A,) what the actions command, as it is now, in radians and metres; 0 for velocities."""
+        if self._driven is None:
+            return np.zeros(0)
+        return np.where(self._measuring < 0, 0.0, state[self._measuring] / self._driven.per_si)
 
     def _on_chunk(self, message: JointTrajectory) -> None:
         try:
@@ -122,7 +148,7 @@ class GateNode(RobotNode):
             self._spec_problem = str(e)
 
     def _look_around(self) -> None:
-        topics = ["command", *(s.topic for s in self.contract.streams)]
+        topics = [*self._commands, *(s.topic for s in self.contract.streams)]
         crowded = [t for t in topics if self.count_publishers(t) > 1]
         self.gate.alone(not crowded)
         if crowded:
@@ -160,7 +186,7 @@ class GateNode(RobotNode):
         now = self.now()
         decision = self.gate.tick(now)
         if decision.hold:
-            self._publish(np.zeros((0, len(self.contract.limits.names))), decision.answers)
+            self._publish(np.zeros((0, len(self.contract.action_names))), decision.answers)
         elif decision.command is not None:
             self._publish(decision.command[None], decision.answers)
             self._answer_ms.append(1000 * (self.now() - self._state_at))
@@ -169,8 +195,15 @@ class GateNode(RobotNode):
         self._tell(decision)
 
     def _publish(self, actions: np.ndarray, stamp_ns: int) -> None:
+        if self._driven is not None:
+            for outlet in self._driven.outlets:
+                period = 1 / self._driven.drive.rate
+                message = to_outlet(outlet, actions[0], self.wall_ns(), period)
+                self._commands[outlet.topic].publish(message)
+            return
         frame, period = self.contract.frame, self.contract.timing.period_s
-        self._commands.publish(to_trajectory(self.contract.limits.names, actions, stamp_ns, frame, period))
+        message = to_trajectory(self.contract.action_names, actions, stamp_ns, frame, period)
+        self._commands["command"].publish(message)
 
     def _tell(self, decision: Decision) -> None:
         """Publishes mode and reason when they change; a limited command is no change of state."""
@@ -212,10 +245,15 @@ class GateNode(RobotNode):
         self.get_logger().warning(text, throttle_duration_sec=_WARN_EVERY_S)
 
     def finish(self) -> None:
-        """The last message of this process is a hold."""
+        """The last message of this process is a hold; an arm that is driven by time comes to rest first."""
         self.gate.stop()
         self._tick()
-        self._commands.wait_for_all_acked(Duration(seconds=_ACK_S))
+        until = self.now() + _REST_S
+        while not self.gate.resting and self.now() < until:
+            time.sleep(_TICK_S)
+            self._tick()
+        for publisher in self._commands.values():
+            publisher.wait_for_all_acked(Duration(seconds=_ACK_S))
 
 
 def _percentiles(name: str, values: deque[float]) -> dict[str, object]:

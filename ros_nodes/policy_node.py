@@ -24,7 +24,6 @@ from robopolicy.spec import Spec
 from robopolicy.wire import Client, WireError
 from ros_nodes.contract import Stream
 from ros_nodes.convert import MESSAGES, from_message, stamp_to_ns, to_trajectory
-from ros_nodes.observer import Observer
 from ros_nodes.running import COMMAND_QOS, LATCHED_QOS, STATE_QOS, RobotNode, run
 
 _PING_EVERY_S = 0.05
@@ -55,7 +54,7 @@ class PolicyNode(RobotNode):
         self.declare_seed()
         self._server: Client | None = None
         self._spec: Spec | None = None
-        self._observer = Observer(self.contract.elements)
+        self._observer = self.contract.observer(self.contract.elements)
         self._request: int | None = None
         self._served = -1
         self._step = 0
@@ -117,7 +116,7 @@ class PolicyNode(RobotNode):
             if self._server is not None:
                 self._server.close()
             self._server, self._spec, self._step, self._request = client, spec, 0, None
-            self._observer = Observer(spec.state_names, spec.obs_steps, self.contract.max_gap_s)
+            self._observer = self.contract.observer(spec.state_names, spec.obs_steps)
         self._specs.publish(String(data=json.dumps(spec.to_dict())))
         response.success = True
         return response
@@ -176,10 +175,10 @@ class PolicyNode(RobotNode):
 
     def _tell_lost(self, why: object) -> None:
         self.get_logger().error(f"policy server lost: {why}")
-        nothing = np.zeros((0, len(self.contract.limits.names)))
+        nothing = np.zeros((0, len(self.contract.action_names)))
         stamp = self.wall_ns()
         frame, period = self.contract.frame, self.contract.timing.period_s
-        self._chunks.publish(to_trajectory(self.contract.limits.names, nothing, stamp, frame, period))
+        self._chunks.publish(to_trajectory(self.contract.action_names, nothing, stamp, frame, period))
         with self._wake:
             self._server = None
 

@@ -3,6 +3,7 @@
 from setuptools import setup
 
 PACKAGE = "ros_nodes"
+CONTRACTS = ("panda_sim", "panda_jtc", "ur5e", "servo", "so101")
 
 setup(
     name=PACKAGE,
@@ -14,7 +15,7 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
         (f"share/{PACKAGE}/launch", ["launch/deploy.launch.py"]),
-        (f"share/{PACKAGE}/config", ["config/panda_sim.yaml"]),
+        (f"share/{PACKAGE}/config", [f"config/{n}.yaml" for n in CONTRACTS]),
     ],
     install_requires=["setuptools", "robopolicy"],
     zip_safe=False,

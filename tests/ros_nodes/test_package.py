@@ -67,6 +67,8 @@ def test_package_files_that_setup_installs_exist(monkeypatch):
     (kwargs,) = calls
     for _, files in kwargs["data_files"]:
         assert all((ROOT / f).exists() for f in files)
+    installed = {Path(f).name for _, files in kwargs["data_files"] for f in files}
+    assert {p.name for p in (ROOT / "config").iterdir()} <= installed
     package = ET.parse(ROOT / "package.xml").getroot()
     assert package.findtext("name") == kwargs["name"] == ROOT.name
     assert package.findtext("version") == kwargs["version"]
