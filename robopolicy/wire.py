@@ -74,7 +74,13 @@ Schema = Mapping[str, "type | Array"]
 
 
 def encode(message: Message) -> bytes:
-    """One frame, header included.
+    """One frame, header included; raises what `encode_body` does."""
+    body = encode_body(message)
+    return struct.pack(">I", len(body)) + body
+
+
+def encode_body(message: Message) -> bytes:
+    """The body of a frame, which `decode` reads.
 
     Raises:
         BadInput: if the message holds anything but plain data and allowed arrays, or is too large.
@@ -85,7 +91,7 @@ def encode(message: Message) -> bytes:
         raise BadInput("message", "plain data and arrays", e) from e
     if body is None or len(body) > MAX_FRAME:
         raise BadInput("message", f"at most {MAX_FRAME} bytes", len(body or b""))
-    return struct.pack(">I", len(body)) + body
+    return body
 
 
 def decode(body: bytes) -> Message:

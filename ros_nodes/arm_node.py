@@ -10,14 +10,16 @@ import threading
 from collections import OrderedDict
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from robopolicy.errors import BadInput
 from robopolicy.spec import Spec
 from robopolicy.wire import Client, Message, WireError, dial
-from ros_nodes.convert import MESSAGES, by_name, from_trajectory, stamp_to_ns, to_message
-from ros_nodes.running import COMMAND_QOS, STATE_QOS, RobotNode, run
+from ros_nodes.convert import MESSAGES, ns_to_stamp, to_message
+from ros_nodes.parse import by_name, from_trajectory, stamp_to_ns
+from ros_nodes.running import COMMAND_QOS, EVENT_QOS, STATE_QOS, RobotNode, run
 
 _WAIT_S = 0.2
 _PATIENCE_S = 2.0
@@ -29,7 +31,8 @@ _WARN_EVERY_S = 1.0
 class ArmNode(RobotNode):
     """Joins the plant's socket to the topics of the contract.
 
-    Topics out: those of the contract's state. Topic in: `command`. Service: `~/reset`, which starts the
+    Topics out: those of the contract's state, `success` when the task is achieved. Topic in: `command`.
+    Service: `~/reset`, which starts the
     episode of the parameter `seed`.
     """
 
@@ -47,6 +50,8 @@ class ArmNode(RobotNode):
             s.topic: self.create_publisher(MESSAGES[s.type], s.topic, STATE_QOS)
             for s in self.contract.streams
         }
+        self._successes = self.create_publisher(Header, "success", EVENT_QOS)
+        self._achieved = False
         group = MutuallyExclusiveCallbackGroup()
         self.create_subscription(
             JointTrajectory, "command", self._on_command, COMMAND_QOS, callback_group=group
@@ -74,6 +79,9 @@ class ArmNode(RobotNode):
         while len(self._serials) > _REMEMBERED:
             self._serials.popitem(last=False)
         state = dict(zip(self._spec.state_names, status["state"].tolist(), strict=True))
+        if status["success"] and not self._achieved:
+            self._successes.publish(Header(stamp=ns_to_stamp(stamp)))
+        self._achieved = bool(status["success"])
         for stream in self.contract.streams:
             message = to_message(stream, state, stamp, self.contract.frame)
             self._outlets[stream.topic].publish(message)

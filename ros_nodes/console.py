@@ -34,6 +34,7 @@ class Console:
     Args:
         namespace: where the nodes are.
         watch: called while waiting; raises to give up (a process has died, the user wants out).
+        recorded: whether there is a recorder, without which nothing may begin.
         clock: monotonic seconds.
 
     Attributes:
@@ -42,7 +43,11 @@ class Console:
     """
 
     def __init__(
-        self, namespace: str, watch: Callable[[], None], clock: Callable[[], float] = time.monotonic
+        self,
+        namespace: str,
+        watch: Callable[[], None],
+        recorded: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ):
         self._watch, self._clock = watch, clock
         self._context = Context()
@@ -62,7 +67,9 @@ class Console:
             "gate/reset": Trigger,
             "arm/set_parameters": SetParameters,
             "policy/set_parameters": SetParameters,
+            **({"recorder/success": Trigger} if recorded else {}),
         }
+        self._heard = ("gate/events", "policy/asked") if recorded else ()
         self._services = {n: self._node.create_client(t, n) for n, t in services.items()}
 
     def _on_state(self, message: String) -> None:
@@ -92,7 +99,8 @@ class Console:
         self.wait(lambda: bool(self.state), within_s, "waiting for the gate")
 
     def _all_there(self) -> bool:
-        return all(c.service_is_ready() for c in self._services.values())
+        ready = all(c.service_is_ready() for c in self._services.values())
+        return ready and all(self._node.count_subscribers(t) for t in self._heard)
 
     def engage(self, on: bool, within_s: float = _CALL_S) -> None:
         """Arms or disarms the gate; repeats a refused wish until granted, since input may just be missing."""

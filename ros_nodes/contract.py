@@ -20,12 +20,17 @@ from ros_nodes.fields import items, keys, names, number, numbers, text, unique
 from ros_nodes.limits import Limits, Timing
 from ros_nodes.observer import Observer, TimedObserver
 from ros_nodes.outlets import PER_SI, Driven, read_driven
+from ros_nodes.safety import Gate
+from ros_nodes.stepped import SteppedGate
+from ros_nodes.timed import TimedGate
 
 _CONFIG = Path(__file__).parent / "config"
 _TYPES = ("sensor_msgs/JointState", "geometry_msgs/PointStamped", "geometry_msgs/PoseStamped")
 _KEYS = {"robot", "fps", "frame", "state", "action", "timing"}
 _OPTIONAL = {"workspace", "simulation", "drive"}
 _ROTATION_SIZE = 6
+# Most actions in a chunk.
+_MAX_CHUNK = 64
 
 
 @dataclass(frozen=True)
@@ -151,6 +156,13 @@ class Contract:
         streams = [tuple(s.units) for s in self.streams]
         return TimedObserver(elements, streams, steps, 1 / self.fps, self.timing.state_max_age_s)
 
+    def gate(self) -> Gate:
+        """A new gate that keeps to this contract."""
+        if self.driven is not None:
+            return TimedGate(self.driven.drive, self.timing, _MAX_CHUNK)
+        assert self.limits is not None
+        return SteppedGate(self.limits, self.timing, _MAX_CHUNK)
+
     def lockstep(self) -> Contract:
         """The same robot when its simulated time waits for commands: deadlines must not be shorter."""
         if self.simulation is None or self.limits is None:
@@ -172,16 +184,15 @@ class Contract:
         Raises:
             BadInput: naming the field at fault.
         """
-        path = Path(name)
-        if path.suffix not in (".yaml", ".yml"):
-            path = _CONFIG / f"{name}.yaml"
-        if not path.is_file():
-            shipped = sorted(p.stem for p in _CONFIG.glob("*.yaml"))
-            raise BadInput("robot", f"a contract file or one of {shipped}", name)
+        return cls.parse(contract_text(name), str(name))
+
+    @classmethod
+    def parse(cls, yaml_text: str, where: str) -> Contract:
+        """A contract from the text of its file, of which a refusal says that it is `where`."""
         try:
-            data = yaml.safe_load(path.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as e:
-            raise BadInput(str(path), "YAML", e) from e
+            data = yaml.safe_load(yaml_text)
+        except yaml.YAMLError as e:
+            raise BadInput(where, "YAML", e) from e
         return cls.from_dict(data)
 
     @classmethod
@@ -214,6 +225,24 @@ class Contract:
             max_gap_s=gap,
             simulation=_simulation(top.get("simulation")),
         )
+
+
+def contract_text(name: str | Path) -> str:
+    """The text of a contract: of a file, or of one that is shipped.
+
+    Raises:
+        BadInput: if there is none, or if it is not text.
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        path = _CONFIG / f"{name}.yaml"
+    if not path.is_file():
+        shipped = sorted(p.stem for p in _CONFIG.glob("*.yaml"))
+        raise BadInput("robot", f"a contract file or one of {shipped}", name)
+    try:
+        return path.read_text()
+    except UnicodeDecodeError as e:
+        raise BadInput(str(path), "YAML", e) from e
 
 
 def _timing_keys(required: bool) -> set[str]:

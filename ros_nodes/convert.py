@@ -12,7 +12,6 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from robopolicy.errors import BadInput
 from ros_nodes.contract import Stream
 from ros_nodes.outlets import ARRAY, TRAJECTORY, TWIST, Outlet
 
@@ -23,10 +22,6 @@ MESSAGES: dict[str, Any] = {
 }
 COMMANDS: dict[str, Any] = {TRAJECTORY: JointTrajectory, ARRAY: Float64MultiArray, TWIST: TwistStamped}
 _SECOND = 1_000_000_000
-
-
-def stamp_to_ns(stamp: Time) -> int:
-    return stamp.sec * _SECOND + stamp.nanosec
 
 
 def ns_to_stamp(ns: int) -> Time:
@@ -48,32 +43,6 @@ def to_message(stream: Stream, state: Mapping[str, float], stamp_ns: int, frame:
         q = message.pose.orientation
         q.x, q.y, q.z, q.w = to_quaternion(np.array([state[e] for e in stream.rotation])).tolist()
     return message
-
-
-def from_message(stream: Stream, message: Any, frame: str) -> dict[str, float]:
-    """What one message says about the state; further joints in it are ignored.
-
-    Raises:
-        BadInput: for a wrong frame, a joint that is missing or named twice, a quaternion of length zero.
-    """
-    if stream.joints:
-        names, values = list(message.name), list(message.position)
-        if len(names) != len(values) or len(set(names)) != len(names):
-            raise BadInput(f"{stream.topic}.name", f"{len(values)} unique names", names)
-        by_name = dict(zip(names, values, strict=True))
-        missing = [j.name for j in stream.joints if j.name not in by_name]
-        if missing:
-            raise BadInput(f"{stream.topic}.name", f"also {missing}", names)
-        return {j.element: by_name[j.name] * j.per_si for j in stream.joints}
-    if message.header.frame_id != frame:
-        raise BadInput(f"{stream.topic}.frame_id", frame, message.header.frame_id)
-    point = message.point if stream.type == "geometry_msgs/PointStamped" else message.pose.position
-    state = dict(zip(stream.position, (point.x, point.y, point.z), strict=True))
-    if stream.rotation:
-        q = message.pose.orientation
-        rotation = from_quaternion(np.array([q.x, q.y, q.z, q.w]), f"{stream.topic}.orientation")
-        state |= dict(zip(stream.rotation, rotation.tolist(), strict=True))
-    return state
 
 
 def to_trajectory(
@@ -112,52 +81,6 @@ def to_outlet(outlet: Outlet, command: np.ndarray, stamp_ns: int, period_s: floa
     return message
 
 
-def from_outlet(outlet: Outlet, message: Any) -> list[float]:
-    """What one message of an outlet commands, in the order of its actions.
-
-    Raises:
-        BadInput: for other joints, another number of values or another frame.
-    """
-    if outlet.type == ARRAY:
-        if len(message.data) != len(outlet.names):
-            raise BadInput(f"{outlet.topic}.data", f"{len(outlet.names)} numbers", len(message.data))
-        return [float(x) for x in message.data]
-    if outlet.type == TRAJECTORY:
-        rows = from_trajectory(message, outlet.frame)
-        if len(rows) != 1:
-            raise BadInput(f"{outlet.topic}.points", "one point", len(rows))
-        return by_name(list(message.joint_names), outlet.names, rows[0]).tolist()
-    if message.header.frame_id != outlet.frame:
-        raise BadInput(f"{outlet.topic}.frame_id", outlet.frame, message.header.frame_id)
-    axes = (name.split(".") for name in outlet.names)
-    return [float(getattr(getattr(message.twist, kind), axis)) for kind, axis in axes]
-
-
-def from_trajectory(message: Any, frame: str) -> np.ndarray:
-    """Actions (K, A), columns as in `message.joint_names`; (0, A) for hold.
-
-    Raises:
-        BadInput: for a wrong frame, points of the wrong length, times that do not increase.
-    """
-    if message.header.frame_id != frame:
-        raise BadInput("trajectory.frame_id", frame, message.header.frame_id)
-    size = len(message.joint_names)
-    times = [p.time_from_start.sec * _SECOND + p.time_from_start.nanosec for p in message.points]
-    if (np.diff([0, *times]) <= 0).any():
-        raise BadInput("trajectory.time_from_start", "times that increase from above zero", times)
-    for point in message.points:
-        if len(point.positions) != size or point.velocities or point.accelerations or point.effort:
-            raise BadInput("trajectory.points", f"{size} positions and nothing else", point)
-    return np.array([p.positions for p in message.points], np.float64).reshape(len(message.points), size)
-
-
-def by_name(names: Sequence[str], wanted: Sequence[str], row: np.ndarray) -> np.ndarray:
-    """`row` (A,) with columns `names`, in the order of `wanted`; refuses other names."""
-    if sorted(names) != sorted(wanted):
-        raise BadInput("trajectory.joint_names", f"{sorted(wanted)}", sorted(names))
-    return row[[list(names).index(n) for n in wanted]]
-
-
 def to_quaternion(columns: np.ndarray) -> np.ndarray:
     """(x, y, z, w) of the rotation whose matrix begins with these two columns (6,); w >= 0."""
     a, b = columns[:3], columns[3:]
@@ -178,21 +101,3 @@ def to_quaternion(columns: np.ndarray) -> np.ndarray:
         q[3] = m[k, j] - m[j, k]
     q = q / np.linalg.norm(q)
     return -q if q[3] < 0 else q
-
-
-def from_quaternion(q: np.ndarray, where: str = "orientation") -> np.ndarray:
-    """First two columns (6,) of the rotation matrix of (x, y, z, w)."""
-    norm = np.linalg.norm(q)
-    if not 0.9 < norm < 1.1:
-        raise BadInput(where, "a unit quaternion", q.tolist())
-    x, y, z, w = q / norm
-    return np.array(
-        [
-            1 - 2 * (y * y + z * z),
-            2 * (x * y + z * w),
-            2 * (x * z - y * w),
-            2 * (x * y - z * w),
-            1 - 2 * (x * x + z * z),
-            2 * (y * z + x * w),
-        ]
-    )

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _STARTUP_S = 90.0
 _SLACK_S = 15.0  # wall-clock an episode may take beyond three times its simulated length
-_STOP_ORDER = (("gate",), ("policy", "arm"), ("server", "plant"))
+_STOP_ORDER = (("gate",), ("policy", "arm"), ("recorder",), ("server", "plant"))
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,7 @@ class Deployment:
         lockstep: simulated time waits for the policy; otherwise it is real time.
         namespace: of the nodes.
         logs: folder for the logs of the processes; a temporary one by default.
+        record: new folder for a log of all messages, if one is wanted.
         stop: set to interrupt.
         clock: monotonic seconds.
     """
@@ -103,6 +104,7 @@ class Deployment:
         lockstep: bool = False,
         namespace: str = "robopolicy",
         logs: Path | None = None,
+        record: Path | None = None,
         stop: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
@@ -115,13 +117,16 @@ class Deployment:
         self._server_command, self._robot, self._lockstep = list(server), str(robot), lockstep
         self._namespace, self._stop, self._clock = namespace, stop or threading.Event(), clock
         self._folder = tempfile.TemporaryDirectory(prefix="robopolicy-")
-        self._logs = logs or Path(self._folder.name)
+        self._logs, self._record = logs or Path(self._folder.name), record
+        if record is not None and record.exists():
+            raise BadInput("record", "a new folder", f"{record} (exists)")
         self.plant_address = str(Path(self._folder.name) / "plant.sock")
         self.server_address = str(Path(self._folder.name) / "server.sock")
         # Loopback only, unless the user has decided otherwise.
         env = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "OMP_NUM_THREADS": "1", **os.environ}
         self.processes = Processes(self._logs, env)
         self._console: Console | None = None
+        self._clients: list[Client] = []
         self.spec: Spec | None = None
 
     @property
@@ -154,13 +159,15 @@ class Deployment:
         robot.require(policy, "policy")
         self.contract.check_spec(policy)
         self.spec = policy
+        if self._record is not None:
+            self._start_node("recorder", out=str(self._record))
         self._start_node("gate")
         self._start_node("arm", plant=self.plant_address)
         self._start_node("policy", server=self.server_address)
         os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         from ros_nodes.console import Console
 
-        self._console = Console(self._namespace, self._watch, self._clock)
+        self._console = Console(self._namespace, self._watch, self._record is not None, self._clock)
         self._console.wait_ready(_STARTUP_S)
 
     def _start_node(self, name: str, **parameters: str) -> None:
@@ -170,7 +177,9 @@ class Deployment:
         self.processes.start(name, ["-m", f"ros_nodes.{name}_node", "--ros-args", *flags])
 
     def _connect(self, address: str) -> Client:
-        return dial(address, self._stop, _STARTUP_S, 5.0, self._watch, self._clock)
+        client = dial(address, self._stop, _STARTUP_S, 5.0, self._watch, self._clock)
+        self._clients.append(client)
+        return client
 
     def _watch(self) -> None:
         if self._stop.is_set():
@@ -234,6 +243,8 @@ class Deployment:
             self._console.close()
             self._console = None
         self.processes.stop(*_STOP_ORDER)
+        for client in self._clients:
+            client.close()
         self._folder.cleanup()
 
 
@@ -245,6 +256,7 @@ def deploy(
     seed: int = 0,
     lockstep: bool = False,
     logs: Path | None = None,
+    record: Path | None = None,
     stop: threading.Event | None = None,
     on_episode: Callable[[EpisodeReport], None] = lambda _: None,
 ) -> DeployReport:
@@ -258,6 +270,7 @@ def deploy(
         seed: master seed; episodes use its "deploy" stage, which is used for nothing else.
         lockstep: simulated time waits for the policy, so that episodes are those of `evaluate`.
         logs: folder for the logs of the processes.
+        record: new folder for a log of all messages.
         stop: set to interrupt.
         on_episode: called as each ends.
 
@@ -272,7 +285,7 @@ def deploy(
         raise BadInput("episodes", "at least 1", episodes)
     server = ["-m", "robopolicy.serve", "--policy", str(policy)]
     server += ["--steerer", str(steerer)] if steerer else []
-    with Deployment(server, robot, lockstep, logs=logs, stop=stop) as deployment:
+    with Deployment(server, robot, lockstep, logs=logs, record=record, stop=stop) as deployment:
         reports = []
         for i in range(episodes):
             reports.append(deployment.episode(episode_seed(seed, "deploy", i)))
@@ -290,6 +303,7 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="master seed")
     parser.add_argument("--lockstep", action="store_true", help="simulated time waits for the policy")
     parser.add_argument("--logs", type=Path, help="folder for the logs of the processes")
+    parser.add_argument("--record", type=Path, help="new folder for a log of all messages")
     options = vars(parser.parse_args(args))
     try:
         report = deploy(**options, stop=stop_on_signals(), on_episode=_show)

@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 import time
+from array import array
 from collections import deque
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.duration import Duration
-from std_msgs.msg import Header, String, UInt64
+from std_msgs.msg import Header, String, UInt8MultiArray, UInt64
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -23,19 +24,15 @@ from ros_nodes.contract import Stream
 from ros_nodes.convert import (
     COMMANDS,
     MESSAGES,
-    from_message,
-    from_trajectory,
     ns_to_stamp,
-    stamp_to_ns,
     to_outlet,
     to_trajectory,
 )
-from ros_nodes.running import COMMAND_QOS, LATCHED_QOS, STATE_QOS, RobotNode, run
-from ros_nodes.safety import Decision, Gate, Mode, Reason
-from ros_nodes.stepped import SteppedGate
-from ros_nodes.timed import TimedGate
+from ros_nodes.gate_log import GateLog
+from ros_nodes.parse import from_message, from_trajectory, stamp_to_ns
+from ros_nodes.running import COMMAND_QOS, EVENT_QOS, LATCHED_QOS, RobotNode, run
+from ros_nodes.safety import Decision, Mode, Reason
 
-_MAX_CHUNK = 64
 _TICK_S = 0.01
 _GRAPH_S = 0.1
 _DIAGNOSTICS_S = 0.5
@@ -50,13 +47,16 @@ class GateNode(RobotNode):
     """Feeds the gate from topics and publishes what it decides.
 
     Topics in: those of the contract's state, `policy/chunk`, `policy/heartbeat`, `policy/spec`. Topics out:
-    `command`, `~/request`, `~/state` (latched), `/diagnostics`. Services: `~/engage`, `~/stop`, `~/reset`.
+    `command` or the outlets of the contract's drive, `~/request`, `~/state` and `~/contract` (latched),
+    `~/events` (all it is told and all it says, for the log), `/diagnostics`. Services: `~/engage`, `~/stop`,
+    `~/reset`.
     """
 
     def __init__(self, stop: threading.Event):
         super().__init__("gate", stop)
         self._driven = self.contract.driven
-        self.gate = self._gate()
+        self._log = GateLog(self.contract.gate())
+        self.gate = self._log.gate
         self._spec_problem = "no Spec from the policy yet"
         self._observer = self.contract.observer(self.contract.elements)
         self._point = [self.contract.elements.index(e) for e in self.contract.guarded]
@@ -73,10 +73,14 @@ class GateNode(RobotNode):
             outlets = {o.topic: COMMANDS[o.type] for o in self._driven.outlets}
         self._commands = {t: self.create_publisher(kind, t, COMMAND_QOS) for t, kind in outlets.items()}
         self._requests = self.create_publisher(Header, "~/request", COMMAND_QOS)
+        self._events = self.create_publisher(UInt8MultiArray, "~/events", EVENT_QOS)
         self._states = self.create_publisher(String, "~/state", LATCHED_QOS)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        contract = self.create_publisher(String, "~/contract", LATCHED_QOS)
+        said = {"contract": self.contract_text, "lockstep": self.lockstep}
+        contract.publish(String(data=json.dumps(said)))
         for s in self.contract.streams:
-            self.create_subscription(MESSAGES[s.type], s.topic, partial(self._on_state, s), STATE_QOS)
+            self.create_subscription(MESSAGES[s.type], s.topic, partial(self._on_state, s), self.state_qos)
         self.create_subscription(JointTrajectory, "policy/chunk", self._on_chunk, COMMAND_QOS)
         self.create_subscription(UInt64, "policy/heartbeat", self._on_heartbeat, COMMAND_QOS)
         self.create_subscription(String, "policy/spec", self._on_spec, LATCHED_QOS)
@@ -88,13 +92,6 @@ class GateNode(RobotNode):
         self.create_timer(tick, self._tick, clock=self.steady)
         self.create_timer(_GRAPH_S, self._look_around, clock=self.steady)
         self.create_timer(_DIAGNOSTICS_S, self._diagnose, clock=self.steady)
-
-    def _gate(self) -> Gate:
-        timing = self.contract.timing
-        if self._driven is not None:
-            return TimedGate(self._driven.drive, timing, _MAX_CHUNK)
-        assert self.contract.limits is not None
-        return SteppedGate(self.contract.limits, timing, _MAX_CHUNK)
 
     # --- inputs ---------------------------------------------------------------------------------
 
@@ -111,7 +108,7 @@ class GateNode(RobotNode):
         self._state_at = self.now()
         finite = bool(np.isfinite(state).all())
         point, measured = state[self._point], self._measured(state)
-        self._note(self.gate.state(self._state_at, self.wall_ns(), stamp, point, finite, measured))
+        self._note(self._log.call("state", self._state_at, self.wall_ns(), stamp, point, finite, measured))
         self._tick()
 
     def _measured(self, state: np.ndarray) -> np.ndarray:
@@ -124,21 +121,21 @@ class GateNode(RobotNode):
         try:
             actions = from_trajectory(message, self.contract.frame)
         except BadInput as e:
-            self._note(self.gate.refuse(Reason.CHUNK_SIZE))
+            self._note(self._log.call("refuse", Reason.CHUNK_SIZE))
             self._warn(f"chunk refused: {e}")
             return
         if len(actions) == 0:
-            self.gate.policy_lost()
+            self._log.call("policy_lost")
         else:
             stamp, wall = stamp_to_ns(message.header.stamp), self.wall_ns()
-            reason = self.gate.chunk(self.now(), wall, stamp, list(message.joint_names), actions)
+            reason = self._log.call("chunk", self.now(), wall, stamp, list(message.joint_names), actions)
             self._note(reason)
             if reason is Reason.NONE:
                 self._chunk_ms.append((wall - stamp) * 1e-6)
         self._tick()
 
     def _on_heartbeat(self, message: UInt64) -> None:
-        self.gate.heartbeat(self.now(), message.data)
+        self._log.call("heartbeat", self.now(), message.data)
 
     def _on_spec(self, message: String) -> None:
         try:
@@ -150,7 +147,7 @@ class GateNode(RobotNode):
     def _look_around(self) -> None:
         topics = [*self._commands, *(s.topic for s in self.contract.streams)]
         crowded = [t for t in topics if self.count_publishers(t) > 1]
-        self.gate.alone(not crowded)
+        self._log.call("alone", not crowded)
         if crowded:
             self._warn(f"more than one publisher on {crowded}")
 
@@ -158,24 +155,24 @@ class GateNode(RobotNode):
 
     def _on_engage(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         if not request.data:
-            self.gate.disengage()
+            self._log.call("disengage")
             response.success, response.message = True, str(self.gate.mode)
         elif self._spec_problem:
             response.success, response.message = False, self._spec_problem
         else:
-            reason = self.gate.engage(self.now())
+            reason = self._log.call("engage", self.now())
             response.success, response.message = reason is Reason.NONE, str(reason)
         self._tick()
         return response
 
     def _on_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self.gate.stop()
+        self._log.call("stop")
         self._tick()
         response.success = True
         return response
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        response.success = self.gate.reset()
+        response.success = self._log.call("reset")
         response.message = str(self.gate.mode)
         self._tick()
         return response
@@ -184,7 +181,7 @@ class GateNode(RobotNode):
 
     def _tick(self) -> None:
         now = self.now()
-        decision = self.gate.tick(now)
+        decision = self._log.call("tick", now)
         if decision.hold:
             self._publish(np.zeros((0, len(self.contract.action_names))), decision.answers)
         elif decision.command is not None:
@@ -193,6 +190,8 @@ class GateNode(RobotNode):
         if decision.request is not None:
             self._requests.publish(Header(stamp=ns_to_stamp(decision.request), frame_id=self.contract.frame))
         self._tell(decision)
+        if self._events.get_subscription_count():
+            self._events.publish(UInt8MultiArray(data=array("B", self._log.take())))
 
     def _publish(self, actions: np.ndarray, stamp_ns: int) -> None:
         if self._driven is not None:
@@ -246,7 +245,7 @@ class GateNode(RobotNode):
 
     def finish(self) -> None:
         """The last message of this process is a hold; an arm that is driven by time comes to rest first."""
-        self.gate.stop()
+        self._log.call("stop")
         self._tick()
         until = self.now() + _REST_S
         while not self.gate.resting and self.now() < until:

@@ -18,8 +18,9 @@ import numpy as np
 from std_srvs.srv import Trigger
 
 from robopolicy.errors import BadInput
-from ros_nodes.convert import COMMANDS, MESSAGES, from_outlet, to_message
+from ros_nodes.convert import COMMANDS, MESSAGES, to_message
 from ros_nodes.outlets import Outlet
+from ros_nodes.parse import from_outlet
 from ros_nodes.running import COMMAND_QOS, STATE_QOS, RobotNode, run
 
 # Without a new velocity for longer it stops, as arms do.

@@ -10,21 +10,23 @@ from __future__ import annotations
 import json
 import sys
 import threading
+from array import array
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
-from std_msgs.msg import Header, String, UInt64
+from std_msgs.msg import Header, String, UInt8MultiArray, UInt64
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from robopolicy.errors import BadInput
 from robopolicy.spec import Spec
-from robopolicy.wire import Client, WireError
+from robopolicy.wire import Client, WireError, encode_body
 from ros_nodes.contract import Stream
-from ros_nodes.convert import MESSAGES, from_message, stamp_to_ns, to_trajectory
-from ros_nodes.running import COMMAND_QOS, LATCHED_QOS, STATE_QOS, RobotNode, run
+from ros_nodes.convert import MESSAGES, to_trajectory
+from ros_nodes.parse import from_message, stamp_to_ns
+from ros_nodes.running import COMMAND_QOS, EVENT_QOS, LATCHED_QOS, RobotNode, run
 
 _PING_EVERY_S = 0.05
 _PING_TIMEOUT_S = 0.15
@@ -45,7 +47,8 @@ class PolicyNode(RobotNode):
     """Observations in, chunks out.
 
     Topics in: those of the contract's state, `gate/request`. Topics out: `~/chunk`, `~/heartbeat`, `~/spec`
-    (latched). Service: `~/reset`, which begins the episode of the parameter `seed`.
+    (latched), `~/asked` (each question to the server with its answer, for the log). Service: `~/reset`, which
+    begins the episode of the parameter `seed`.
     """
 
     def __init__(self, stop: threading.Event):
@@ -57,12 +60,13 @@ class PolicyNode(RobotNode):
         self._observer = self.contract.observer(self.contract.elements)
         self._request: int | None = None
         self._served = -1
-        self._step = 0
+        self._step = self._seed = 0
         self._chunks = self.create_publisher(JointTrajectory, "~/chunk", COMMAND_QOS)
         self._heartbeat = self.create_publisher(UInt64, "~/heartbeat", COMMAND_QOS)
+        self._asked = self.create_publisher(UInt8MultiArray, "~/asked", EVENT_QOS)
         self._specs = self.create_publisher(String, "~/spec", LATCHED_QOS)
         for s in self.contract.streams:
-            self.create_subscription(MESSAGES[s.type], s.topic, partial(self._on_state, s), STATE_QOS)
+            self.create_subscription(MESSAGES[s.type], s.topic, partial(self._on_state, s), self.state_qos)
         self.create_subscription(Header, "gate/request", self._on_request, COMMAND_QOS)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self._ended = threading.Event()
@@ -108,14 +112,15 @@ class PolicyNode(RobotNode):
             client = Client(self._address, _ANSWER_TIMEOUT_S)
             spec = Spec.from_dict(client.request("hello")["spec"])
             self.contract.check_spec(spec)
-            client.request("reset", seed=self.seed)
+            seed = self.seed
+            client.request("reset", seed=seed)
         except (BadInput, WireError) as e:
             response.message = str(e)
             return response
         with self._wake:
             if self._server is not None:
                 self._server.close()
-            self._server, self._spec, self._step, self._request = client, spec, 0, None
+            self._server, self._spec, self._step, self._seed, self._request = client, spec, 0, seed, None
             self._observer = self.contract.observer(spec.state_names, spec.obs_steps)
         self._specs.publish(String(data=json.dumps(spec.to_dict())))
         response.success = True
@@ -149,6 +154,9 @@ class PolicyNode(RobotNode):
             with self._wake:
                 self._server = None  # its memory of the episode is gone: only ~/reset helps
             return
+        # What it was asked, so that the answer can be checked later: seed and step say which noise it took.
+        question = {"kind": "asked", "seed": self._seed, "step": self._step, "obs": job.obs, "chunk": chunk}
+        self._asked.publish(UInt8MultiArray(data=array("B", encode_body(question))))
         self._step += spec.chunk
         with self._wake:
             if server is not self._server:

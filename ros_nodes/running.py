@@ -17,11 +17,15 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
 from robopolicy.errors import RoboPolicyError
-from ros_nodes.contract import Contract
+from ros_nodes.contract import Contract, contract_text
 
 # Reliable and local: a state must not be lost, or the history of the policy has a gap.
 STATE_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+# What is measured at a rate of its own: who listens with best effort hears every kind of publisher.
+SENSOR_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 COMMAND_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+# What a log must not lose.
+EVENT_QOS = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED_QOS = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
@@ -33,6 +37,7 @@ class RobotNode(Node):
 
     Attributes:
         contract: the robot, from the parameters `contract` and `lockstep`.
+        contract_text: of its file.
         stop: set when the process is to end.
         failed: set from any thread when the node cannot go on; the process then ends with code 1.
     """
@@ -41,9 +46,16 @@ class RobotNode(Node):
         super().__init__(name)
         self.stop, self.failed = stop, threading.Event()
         self.steady = Clock(clock_type=ClockType.STEADY_TIME)
-        contract = Contract.load(self.text_parameter("contract", "panda_sim", "path or name of a contract"))
+        name = self.text_parameter("contract", "panda_sim", "path or name of a contract")
+        self.contract_text = contract_text(name)
+        contract = Contract.parse(self.contract_text, name)
         self.lockstep = bool(self._declare("lockstep", False, "simulated time waits for commands"))
         self.contract = contract.lockstep() if self.lockstep else contract
+
+    @property
+    def state_qos(self) -> QoSProfile:
+        """How to listen to the state: of an arm that is driven step by step no state may be lost."""
+        return STATE_QOS if self.contract.driven is None else SENSOR_QOS
 
     def _declare(self, name: str, default: object, text: str, read_only: bool = True) -> object:
         descriptor = ParameterDescriptor(description=text, read_only=read_only)

@@ -1,30 +1,36 @@
-"""`robopolicy convert`: recordings of others, and ours for others."""
+"""`robopolicy convert`: recordings of others and of robots, and ours for others."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from robopolicy.cli.common import Result, plain, positive, run
 from robopolicy.errors import BadInput
+from robopolicy.spec import Spec
+from robopolicy.types import Episode
 
 _HDF5 = (".hdf5", ".h5")
 
 
 @dataclass(frozen=True)
 class Convert:
-    """Make recordings of robomimic (HDF5) or LeRobot (a folder) our own, or ours one of robomimic's.
+    """Make recordings of robomimic (HDF5), LeRobot or a robot (folders) our own, or ours one of robomimic's.
 
-    What their numbers mean is drafted from names and values: read spec.json in the new folder, and correct
-    units and ranges before a robot depends on them. Pictures are taken from LeRobot's videos only.
+    The log of a robot is what "robopolicy deploy --record" wrote: each engagement becomes an episode, so that
+    a world model can learn from what happened. What the numbers of the others mean is drafted from names and
+    values: read spec.json in the new folder, and correct units and ranges before a robot depends on them.
+    Pictures are taken from LeRobot's videos only.
     Next: robopolicy train.
 
     Example: robopolicy convert --source demo.hdf5 --proprio robot0_eef_pos robot0_gripper_qpos
     --objects object --out runs/demos
 
     Attributes:
-        source: file of robomimic's, folder of a LeRobotDataset v3, or folder that "robopolicy collect" wrote.
+        source: file of robomimic's, folder of a LeRobotDataset v3, of a robot's log, or what "robopolicy
+            collect" wrote.
         out: new folder; for what "robopolicy collect" wrote, a new file ending in .hdf5 inside a new folder.
         proprio: columns that the robot measures of itself; by default observation.state, or those of
             robomimic whose names begin with "robot".
@@ -71,9 +77,11 @@ def _export(args: Convert) -> Result:
 
 def _import(args: Convert) -> Result:
     from robopolicy.data.foreign import draft_spec, read_lerobot, read_robomimic, to_episodes
-    from robopolicy.data.writer import EpisodeWriter, check_episode
+    from robopolicy.data.writer import check_episode
 
     positive(chunk=args.chunk, obs_steps=args.obs_steps)
+    if (args.source / "metadata.yaml").is_file():
+        return _import_log(args)
     if args.source.is_dir():
         if (args.source / "spec.json").is_file():
             raise BadInput("out", "a file ending in .hdf5, as the source is ours already", args.out)
@@ -92,6 +100,31 @@ def _import(args: Convert) -> Result:
     episodes = to_episodes(recording, spec, "converted", args.ended)
     for i, episode in enumerate(episodes):
         check_episode(episode, spec, f"{args.source} episode {i}")
+    return {
+        **_written(args, spec, episodes),
+        "proprio": list(proprio),
+        "objects": list(objects),
+        "cameras": [c.name for c in spec.cameras],
+        "left_out": [c for c in recording.columns if c not in (*proprio, *objects)],
+    }
+
+
+def _import_log(args: Convert) -> Result:
+    from ros_nodes.logs import read_log, to_episodes
+
+    log = read_log(args.source)
+    episodes = to_episodes(log)
+    if log.spec is None or not episodes:
+        raise BadInput("source", "a log in which a policy moved the arm", f"{args.source} (none did)")
+    # A seed says which episode of a simulator it was; of several engagements it tells nothing.
+    numbered = [replace(e, seed=i) for i, e in enumerate(episodes)]
+    return _written(args, log.spec, numbered)
+
+
+def _written(args: Convert, spec: Spec, episodes: Sequence[Episode]) -> Result:
+    """Writes the episodes; what a result says of them."""
+    from robopolicy.data.writer import EpisodeWriter
+
     settings = {"source": "converted", "file": args.source.name, "seed": 0}
     with EpisodeWriter(args.out, spec, spec.task, settings) as writer:
         for episode in episodes:
@@ -102,8 +135,4 @@ def _import(args: Convert) -> Result:
         "episodes": len(episodes),
         "steps": sum(e.length for e in episodes),
         "successes": sum(e.success for e in episodes),
-        "proprio": list(proprio),
-        "objects": list(objects),
-        "cameras": [c.name for c in spec.cameras],
-        "left_out": [c for c in recording.columns if c not in (*proprio, *objects)],
     }

@@ -48,6 +48,8 @@ class Deploy:
         lockstep: simulated time waits for the policy.
         unproven: take a steerer that no real evaluation has promoted ("robopolicy promote").
         logs: folder for the logs of the processes.
+        record: new folder for a log of all messages (MCAP): "python -m ros_nodes.logs" plays it again,
+            "robopolicy convert" makes it episodes to learn from.
         out: folder of the result.
     """
 
@@ -59,6 +61,7 @@ class Deploy:
     lockstep: bool = False
     unproven: bool = False
     logs: Path | None = None
+    record: Path | None = None
     out: Path = Path("runs/deploy")
 
 

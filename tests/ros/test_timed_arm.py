@@ -18,6 +18,7 @@ from std_msgs.msg import Float64MultiArray  # noqa: E402
 
 from robopolicy.processes import Processes  # noqa: E402
 from ros_nodes.console import Console  # noqa: E402
+from ros_nodes.logs import read_log, replay_gate, to_episodes  # noqa: E402
 from ros_nodes.running import COMMAND_QOS  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
@@ -36,18 +37,21 @@ class Graph:
         server = str(folder / "s.sock")
         self.processes.start("server", [reach_by_script.__file__, "--address", server])
         for node, module, own in (
+            ("recorder", "recorder_node", ["-p", f"out:={folder / 'log'}"]),
             ("arm", "mock_arm_node", ["-p", "latency_s:=0.01"]),
             ("gate", "gate_node", []),
             ("policy", "policy_node", ["-p", f"server:={server}"]),
         ):
             flags = ["--ros-args", "-p", "contract:=so101", "-r", "__ns:=/two", *own]
             self.processes.start(node, ["-m", f"ros_nodes.{module}", *flags])
+        self.folder = folder
         self.commands: list[tuple[float, np.ndarray]] = []
-        self.console = Console("two", self.processes.require_alive)
+        self.console = Console("two", self.processes.require_alive, recorded=True)
         self.console._node.create_subscription(
             Float64MultiArray, "forward_position_controller/commands", self._note, COMMAND_QOS
         )
         self.console.wait_ready(90.0)
+        self.console.wait(Path(server).exists, 90.0, "the policy server")
 
     def _note(self, message: Float64MultiArray) -> None:
         self.commands.append((time.monotonic(), np.array(message.data)))
@@ -59,7 +63,7 @@ class Graph:
 
     def close(self) -> None:
         self.console.close()
-        self.processes.stop(("gate",), ("policy", "arm"), ("server",))
+        self.processes.stop(("gate",), ("policy", "arm"), ("recorder",), ("server",))
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +110,15 @@ def test_timed_arm_policy_server_killed_comes_to_rest_in_time_and_faults(graph):
     assert max(moved) < REST_S
     assert after[-1][0] > 0.9
     graph.console.wait(lambda: graph.console.state == "FAULT:POLICY_LOST", 5.0, "the fault")
+
+
+def test_timed_arm_log_plays_again_and_becomes_episodes(graph):
+    graph.console._watch = lambda: None
+    graph.processes.stop(("gate",), ("policy", "arm"), ("recorder",))
+    log = read_log(graph.folder / "log")
+    assert replay_gate(log) > 500
+    first, *_ = to_episodes(log)
+    assert 60 < first.length < 80
+    assert np.allclose(first.actions[-1], reach_by_script.GOAL, atol=0.5)
+    # What was commanded until the next state is where the arm then is, but for its lag.
+    assert np.abs(first.states[1:] - first.actions).max() < 4.0

@@ -11,17 +11,8 @@ pytest.importorskip("sensor_msgs")
 
 from robopolicy.errors import BadInput
 from ros_nodes.contract import Contract
-from ros_nodes.convert import (
-    by_name,
-    from_message,
-    from_quaternion,
-    from_trajectory,
-    ns_to_stamp,
-    stamp_to_ns,
-    to_message,
-    to_quaternion,
-    to_trajectory,
-)
+from ros_nodes.convert import ns_to_stamp, to_message, to_quaternion, to_trajectory
+from ros_nodes.parse import by_name, from_message, from_quaternion, from_trajectory, stamp_to_ns
 from sim.tasks import LIFT
 
 CONTRACT = Contract.load("panda_sim")

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from robopolicy.errors import BadInput
+from ros_nodes import parse
 from ros_nodes.contract import _CONFIG, Contract
 from ros_nodes.observer import TimedObserver
 
@@ -96,7 +97,7 @@ def test_outlet_messages_carry_the_command_by_name():
     assert message.joint_names[6] == "panda_joint7"
     assert message.points[0].positions[6] == 6.0
     assert message.points[0].time_from_start.nanosec == 10_000_000
-    assert convert.stamp_to_ns(message.header.stamp) == 0
+    assert parse.stamp_to_ns(message.header.stamp) == 0
     assert convert.to_outlet(finger, np.arange(8.0), 5, 0.01).points[0].positions[0] == 7.0
 
 
@@ -108,7 +109,7 @@ def test_outlet_message_there_and_back_is_the_command(name):
     back = np.full_like(command, np.nan)
     for outlet in driven.outlets:
         message = convert.to_outlet(outlet, command, 7, 0.01)
-        back[list(outlet.actions)] = convert.from_outlet(outlet, message)
+        back[list(outlet.actions)] = parse.from_outlet(outlet, message)
     assert np.array_equal(back, command)
 
 
@@ -119,15 +120,15 @@ def test_outlet_message_of_another_arm_is_refused():
     message = convert.to_outlet(twist, np.zeros(7), 0, 0.01)
     message.header.frame_id = "elsewhere"
     with pytest.raises(BadInput, match="frame_id"):
-        convert.from_outlet(twist, message)
+        parse.from_outlet(twist, message)
     message = convert.to_outlet(grip, np.zeros(7), 0, 0.01)
     message.data = [1.0, 2.0]
     with pytest.raises(BadInput, match="data"):
-        convert.from_outlet(grip, message)
+        parse.from_outlet(grip, message)
     message = convert.to_outlet(arm, np.zeros(6), 0, 0.01)
     message.points = []
     with pytest.raises(BadInput, match="points"):
-        convert.from_outlet(arm, message)
+        parse.from_outlet(arm, message)
 
 
 def test_state_in_degrees_goes_out_and_comes_back_in_radians():
@@ -137,4 +138,4 @@ def test_state_in_degrees_goes_out_and_comes_back_in_radians():
     state = {e: 10.0 * i for i, e in enumerate(contract.elements)}
     message = convert.to_message(stream, state, 0, "base_link")
     assert np.isclose(message.position[1], np.deg2rad(10.0))
-    assert convert.from_message(stream, message, "base_link") == pytest.approx(state)
+    assert parse.from_message(stream, message, "base_link") == pytest.approx(state)

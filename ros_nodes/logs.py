@@ -1,0 +1,274 @@
+"""Logs of deployments: read without ROS, played again through gate and policy, made episodes to learn from.
+
+    python -m ros_nodes.logs runs/log [--policy DIR] [--steerer DIR]
+
+plays one again and says whether gate and policy would do the same, bit for bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rosbags.rosbag2 import Reader, ReaderError
+from rosbags.typesys import Stores, get_typestore
+
+from robopolicy.errors import BadInput, RoboPolicyError
+from robopolicy.spec import Spec
+from robopolicy.types import Episode
+from robopolicy.wire import decode
+from ros_nodes.contract import Contract
+from ros_nodes.gate_log import replay
+from ros_nodes.parse import by_name, from_message, from_outlet, from_trajectory, stamp_to_ns
+
+_CONTRACT = "/gate/contract"
+# Of a served policy: the handlers of one session, by name.
+Session = Mapping[str, Callable[..., Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Log:
+    """A recorded deployment.
+
+    Attributes:
+        contract: of the robot.
+        spec: of the policy; None if it never said so.
+        messages: topic without namespace, nanoseconds at which it was recorded, message.
+    """
+
+    contract: Contract
+    spec: Spec | None
+    messages: list[tuple[str, int, Any]]
+
+    def of(self, topic: str) -> list[Any]:
+        """All messages of a topic."""
+        return [m for t, _, m in self.messages if t == topic]
+
+
+def read_log(folder: Path) -> Log:
+    """Reads what `ros_nodes.recorder_node` wrote.
+
+    Raises:
+        BadInput: if it is no whole log, or one without a contract.
+    """
+    store = get_typestore(Stores.ROS2_JAZZY)
+    try:
+        with Reader(folder) as reader:
+            ends = [c.topic for c in reader.connections if c.topic.endswith(_CONTRACT)]
+            if len(ends) != 1:
+                raise BadInput(str(folder), f"one topic {_CONTRACT[1:]}", ends)
+            space = ends[0].removesuffix(_CONTRACT) + "/"
+            messages: list[tuple[str, int, Any]] = [
+                (c.topic.removeprefix(space), at, store.deserialize_cdr(data, c.msgtype))
+                for c, at, data in reader.messages()
+            ]
+    except (ReaderError, OSError) as e:
+        raise BadInput(str(folder), "a log of ros_nodes.recorder_node that was ended in order", e) from e
+    told = [m.data for t, _, m in messages if t == _CONTRACT[1:]]
+    if not told:
+        raise BadInput(str(folder), "what the gate said its contract was", "nothing")
+    said = json.loads(told[0])
+    contract = Contract.parse(said["contract"], f"{folder}, contract")
+    specs = [m.data for t, _, m in messages if t == "policy/spec"]
+    spec = Spec.from_dict(json.loads(specs[-1])) if specs else None
+    return Log(contract.lockstep() if said["lockstep"] else contract, spec, messages)
+
+
+def replay_gate(log: Log) -> int:
+    """Plays the log through a new gate; how many calls were answered as before.
+
+    Raises:
+        BadInput: naming the first that was not.
+    """
+    return replay(log.contract.gate(), [bytes(m.data) for m in log.of("gate/events")])
+
+
+def replay_policy(log: Log, session: Session) -> int:
+    """Asks a policy everything again; how many chunks were the same, bit for bit.
+
+    Args:
+        log: what it was asked.
+        session: handlers of `robopolicy.serve.PolicyService.connect`, by name.
+
+    Raises:
+        BadInput: naming the first chunk that was another.
+    """
+    asked = [decode(bytes(m.data)) for m in log.of("policy/asked")]
+    begun: int | None = None
+    for number, question in enumerate(asked):
+        if question["step"] == 0 or begun != question["seed"]:
+            begun = question["seed"]
+            session["reset"](seed=begun)
+        answer = session["act"](obs=question["obs"], step=question["step"])["chunk"]
+        if not np.array_equal(np.asarray(answer, np.float64), question["chunk"]):
+            wanted = "the chunk in the log"
+            raise BadInput(f"policy, question {number}", wanted, np.asarray(answer).tolist())
+    return len(asked)
+
+
+@dataclass
+class _Run:
+    """One engagement of the gate, as it is gathered."""
+
+    states: list[tuple[int, np.ndarray]] = field(default_factory=list)
+    commands: list[tuple[int, np.ndarray]] = field(default_factory=list)
+    achieved_at: int | None = None
+    seed: int = 0
+
+
+def to_episodes(log: Log) -> list[Episode]:
+    """Each engagement as an episode: what the arm did, and what it was told to do.
+
+    States and commands are those of the control steps, whatever the rates of topics and gate.
+
+    Raises:
+        BadInput: if the policy never said what its numbers mean, or a message is malformed.
+    """
+    spec, contract = log.spec, log.contract
+    if spec is None:
+        raise BadInput("log", "what the policy said its Spec was", "nothing")
+    found = (_stepped if contract.driven is None else _timed)(contract, spec, _runs(log, spec))
+    episodes = []
+    for run, states, actions, stamps in found:
+        achieved = np.array([run.achieved_at is not None and run.achieved_at <= s for s in stamps[1:]], bool)
+        success = bool(achieved.any())
+        episodes.append(
+            Episode(
+                seed=run.seed,
+                states=states.astype(np.float32),
+                actions=np.clip(actions, *spec.action_range).astype(np.float32),
+                success=success,
+                terminated=success,
+                truncated=not success,
+                noise=np.zeros((0, spec.chunk, spec.action_dim), np.float32),
+                chunk_starts=np.zeros(0, int),
+                doubt=np.zeros(0, np.float32),
+                source="robot",
+                achieved=achieved,
+            )
+        )
+    return episodes
+
+
+def _runs(log: Log, spec: Spec) -> list[_Run]:
+    """What happened between engaging and disengaging, or a fault."""
+    contract = log.contract
+    streams = {s.topic: s for s in contract.streams}
+    outlets = {o.topic: o for o in contract.driven.outlets} if contract.driven else {}
+    observer = contract.observer(spec.state_names)
+    runs: list[_Run] = []
+    run: _Run | None = None
+    command = np.full(spec.action_dim, np.nan)
+    seed = 0
+    for topic, at, message in log.messages:
+        if topic == "gate/state":
+            if message.data == "ARMED":
+                run = _Run()
+                runs.append(run)
+            elif message.data.startswith(("DISARMED", "FAULT")):
+                run = None
+        elif topic == "policy/asked":
+            seed = int(decode(bytes(message.data))["seed"])
+        elif topic in streams:
+            stamp = stamp_to_ns(message.header.stamp)
+            state = observer.add(stamp, from_message(streams[topic], message, contract.frame))
+            if state is not None and runs:
+                runs[-1].states.append((stamp, state))
+        elif run is not None and topic == "success":
+            run.achieved_at = run.achieved_at or stamp_to_ns(message.stamp)
+        elif run is not None and (topic in outlets or topic == "command"):
+            run.seed = seed
+            if topic == "command":
+                rows = from_trajectory(message, contract.frame)
+                row = by_name(list(message.joint_names), spec.action_names, rows[0]) if len(rows) else None
+                held = np.zeros(spec.action_dim) if row is None else row
+                run.commands.append((stamp_to_ns(message.header.stamp), held))
+            else:
+                outlet = outlets[topic]
+                for index, value in zip(outlet.actions, from_outlet(outlet, message), strict=True):
+                    command[spec.action_names.index(contract.action_names[index])] = value
+                run.commands.append((at, command.copy()))
+    return runs
+
+
+_Found = tuple[_Run, np.ndarray, np.ndarray, Sequence[int]]
+
+
+def _stepped(contract: Contract, spec: Spec, runs: Sequence[_Run]) -> list[_Found]:
+    """Each state with the command that answered it, and the state after the last."""
+    found = []
+    for run in runs:
+        answers, at = dict(run.commands), [s for s, _ in run.states]
+        rows = [i for i, s in enumerate(at[:-1]) if s in answers]
+        if rows:
+            rows = list(range(rows[0], rows[-1] + 1))
+            actions = [answers.get(at[i], np.zeros(spec.action_dim)) for i in rows]
+            states = [run.states[i][1] for i in [*rows, rows[-1] + 1]]
+            stamps = [at[i] for i in [*rows, rows[-1] + 1]]
+            found.append((run, np.stack(states), np.stack(actions), stamps))
+    return found
+
+
+def _timed(contract: Contract, spec: Spec, runs: Sequence[_Run]) -> list[_Found]:
+    """States one control step apart, each with what was commanded until the next."""
+    assert contract.driven is not None
+    order = [contract.action_names.index(n) for n in spec.action_names]
+    scale, paced = contract.driven.drive.scale[order], contract.driven.drive.bounds.paced[order]
+    period, found = round(1e9 / spec.fps), []
+    for run in runs:
+        whole = [(t, c) for t, c in run.commands if np.isfinite(c).all()]
+        if not whole or not run.states:
+            continue
+        told, at = np.array([t for t, _ in whole]), np.array([s for s, _ in run.states])
+        ticks = np.arange(max(told[0], at[0]), min(told[-1], at[-1]) + 1, period)
+        rows, actions, stamps = [], [], []
+        for tick in ticks:
+            i = int(np.abs(at - tick).argmin())
+            rows.append(run.states[i][1])
+            stamps.append(int(at[i]))
+            during = [c for t, c in whole if tick < t <= tick + period]
+            last = during[-1] if during else whole[max(int(np.searchsorted(told, tick, "right")) - 1, 0)][1]
+            mean = np.mean(during, 0) if during else last
+            actions.append(np.where(paced, mean, last) / scale)
+        if len(rows) > 1:
+            found.append((run, np.stack(rows), np.stack(actions[:-1]), stamps))
+    return found
+
+
+def main(args: list[str] | None = None) -> int:
+    """`python -m ros_nodes.logs LOG [--policy DIR] [--steerer DIR]`."""
+    parser = argparse.ArgumentParser("ros_nodes.logs", description=main.__doc__)
+    parser.add_argument("log", type=Path, help="folder of a log")
+    parser.add_argument("--policy", type=Path, help="the policy that was served")
+    parser.add_argument("--steerer", type=Path, help="and its steerer")
+    options = parser.parse_args(args)
+    try:
+        log = read_log(options.log)
+        print(f"gate: {replay_gate(log)} calls, answered as before")
+        if options.policy:
+            print(f"policy: {replay_policy(log, _session(options.policy, options.steerer))} chunks as before")
+    except RoboPolicyError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _session(policy: Path, steerer: Path | None) -> Session:
+    from robopolicy.policies.load import load_policy
+    from robopolicy.rollout import PriorSteerer
+    from robopolicy.serve import PolicyService
+    from robopolicy.steering.load import load_steerer
+
+    loaded = load_policy(policy)
+    steers = load_steerer(steerer, loaded) if steerer else PriorSteerer()
+    return {n: h.answer for n, h in PolicyService(loaded, steers, 0).connect().items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

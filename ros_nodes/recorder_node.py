@@ -1,0 +1,144 @@
+"""Records a deployment as MCAP: what the robot measured, what was asked and answered, what was commanded.
+
+Messages are written as they came, without being read. `python -m ros_nodes.logs` replays such a log through
+gate and policy; `robopolicy convert` makes it episodes to learn from.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.qos import QoSProfile
+from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+from std_msgs.msg import Header, String, UInt8MultiArray, UInt64
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from robopolicy.errors import BadInput
+from ros_nodes.convert import COMMANDS, MESSAGES, ns_to_stamp
+from ros_nodes.running import EVENT_QOS, LATCHED_QOS, RobotNode, run
+
+# Some ten seconds of messages may wait for the disk.
+_WAITING = 20_000
+_END = (None, 0, b"")
+_WARN_EVERY_S = 5.0
+_FOREVER = QosTime(2147483647, 4294967295)
+
+
+class RecorderNode(RobotNode):
+    """Writes the topics of a deployment to the new folder of the parameter `out`.
+
+    Service: `~/success`, by which an operator says that the task is achieved now; it becomes a message on
+    `success`, on which a simulated arm says so itself.
+    """
+
+    def __init__(self, stop: threading.Event):
+        super().__init__("recorder", stop)
+        out = Path(self.text_parameter("out", "", "new folder of the log"))
+        if out == Path() or out.exists():
+            raise BadInput("out", "a new folder", str(out))
+        self._typestore = get_typestore(Stores.ROS2_JAZZY)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        self._writer = Writer(out, version=9, storage_plugin=StoragePlugin.MCAP)
+        self._writer.open()
+        self._waiting: queue.Queue[tuple[Any, int, bytes]] = queue.Queue(_WAITING)
+        self._lost = 0
+        self._successes = self.create_publisher(Header, "success", EVENT_QOS)
+        for topic, kind, qos in self._topics():
+            self._listen(topic, kind, qos)
+        self.create_service(Trigger, "~/success", self._on_success)
+        self._thread = threading.Thread(target=self._write, name="write")
+        self._thread.start()
+
+    def _topics(self) -> list[tuple[str, Any, QoSProfile]]:
+        driven = self.contract.driven
+        commands = {"command": JointTrajectory}
+        if driven is not None:
+            commands = {o.topic: COMMANDS[o.type] for o in driven.outlets}
+        latched = [(t, String, LATCHED_QOS) for t in ("gate/contract", "gate/state", "policy/spec")]
+        others = {
+            **{s.topic: MESSAGES[s.type] for s in self.contract.streams},
+            **commands,
+            "gate/events": UInt8MultiArray,
+            "gate/request": Header,
+            "policy/asked": UInt8MultiArray,
+            "policy/chunk": JointTrajectory,
+            "policy/heartbeat": UInt64,
+            "success": Header,
+            "/diagnostics": DiagnosticArray,
+        }
+        states = {s.topic for s in self.contract.streams}
+        return [*latched, *((t, k, self.state_qos if t in states else EVENT_QOS) for t, k in others.items())]
+
+    def _listen(self, topic: str, kind: Any, qos: QoSProfile) -> None:
+        package, name = kind.__module__.split(".")[0], kind.__name__
+        connection = self._writer.add_connection(
+            self.resolve_topic_name(topic),
+            f"{package}/msg/{name}",
+            typestore=self._typestore,
+            offered_qos_profiles=[_offered(qos)],
+        )
+        self.create_subscription(kind, topic, partial(self._on_message, connection), qos, raw=True)
+
+    def _on_message(self, connection: Any, data: bytes) -> None:
+        try:
+            self._waiting.put_nowait((connection, self.wall_ns(), data))
+        except queue.Full:
+            self._lost += 1
+            text = f"the disk is too slow: {self._lost} messages lost"
+            self.get_logger().error(text, throttle_duration_sec=_WARN_EVERY_S)
+
+    def _write(self) -> None:
+        """In a thread of its own: a disk that is slow holds nobody up."""
+        while True:
+            connection, stamp, data = self._waiting.get()
+            if connection is None:
+                return
+            try:
+                self._writer.write(connection, stamp, data)
+            except OSError as e:
+                self.fail(f"log: {e}")
+                return
+
+    def _on_success(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._successes.publish(Header(stamp=ns_to_stamp(self.wall_ns())))
+        response.success = True
+        return response
+
+    def finish(self) -> None:
+        self._waiting.put(_END)
+        self._thread.join()
+        self._writer.close()
+
+
+def _offered(qos: QoSProfile) -> Qos:
+    """What a player of the log has to offer, so that who joins late hears what was latched."""
+    latched = qos is LATCHED_QOS
+    return Qos(
+        QosHistory.KEEP_LAST,
+        qos.depth,
+        QosReliability.RELIABLE,
+        QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE,
+        _FOREVER,
+        _FOREVER,
+        QosLiveliness.AUTOMATIC,
+        _FOREVER,
+        False,
+    )
+
+
+def main() -> int:
+    """`python -m ros_nodes.recorder_node --ros-args -p contract:=panda_sim -p out:=runs/log`."""
+    return run(RecorderNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

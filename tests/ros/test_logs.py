@@ -1,0 +1,112 @@
+"""A deployment is recorded: others can read it, it plays again bit for bit, and becomes episodes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("robosuite")
+
+import lift_by_script
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from mcap_ros2.reader import read_ros2_messages
+
+from robopolicy.cli import main as robopolicy
+from robopolicy.data.episodes import load_episodes
+from robopolicy.errors import BadInput
+from robopolicy.protocols import ChunkEnv
+from robopolicy.rollout import PriorSteerer, rollout
+from robopolicy.serve import PolicyService
+from ros_nodes.deploy import Deployment
+from ros_nodes.logs import main, read_log, replay_gate, replay_policy, to_episodes
+from sim.tasks import LIFT, find_task
+from sim.vector import ChunkWrapper
+
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
+
+ROOT = Path(__file__).parents[2]
+SEEDS = (0, 3)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recorded") / "log"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROS_DOMAIN_ID", str(1 + (os.getpid() + 25) % 100))
+        patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
+        patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        with Deployment([lift_by_script.__file__], lockstep=True, record=folder) as deployment:
+            for seed in SEEDS:
+                deployment.episode(seed)
+    return folder
+
+
+def _session(delay: float = 0.0):
+    service = PolicyService(lift_by_script.LiftByScript(delay), PriorSteerer(), 0)
+    return {name: handler.answer for name, handler in service.connect().items()}
+
+
+def test_log_played_again_gives_the_same_calls_and_chunks(recorded):
+    log = read_log(recorded)
+    assert replay_gate(log) > 500
+    assert replay_policy(log, _session()) >= 10
+    assert main([str(recorded)]) == 0
+
+
+def test_log_of_another_policy_is_noticed(recorded):
+    log, session = read_log(recorded), _session()
+    other = dict(session)
+    other["act"] = lambda **asked: {"chunk": session["act"](**asked)["chunk"] + 1e-7}
+    with pytest.raises(BadInput, match="question 0"):
+        replay_policy(log, other)
+
+
+def test_log_becomes_the_episodes_that_evaluation_would_have_run(recorded):
+    def lift() -> ChunkWrapper:
+        return ChunkWrapper(find_task("lift").make, LIFT, LIFT.chunk)
+
+    env = SyncVectorEnv([lift], autoreset_mode=AutoresetMode.DISABLED)
+    offline = rollout(cast("ChunkEnv", env), lift_by_script.LiftByScript(), PriorSteerer(), list(SEEDS))
+    env.close()
+    deployed = to_episodes(read_log(recorded))
+    assert [e.seed for e in deployed] == list(SEEDS)
+    for ours, theirs in zip(deployed, offline, strict=True):
+        assert ours.success
+        n = theirs.length
+        # The gate's chunk goes on until success has been noticed.
+        assert ours.length >= n
+        # Later on, what rounding the quaternion does has grown.
+        assert np.allclose(ours.states[:16], theirs.states[:16], atol=1e-4)
+        assert np.allclose(ours.actions[:16], theirs.actions[:16], atol=1e-4)
+        assert int(ours.achieved.argmax()) + 1 == n
+
+
+def test_log_is_read_by_others(recorded):
+    (file,) = recorded.glob("*.mcap")
+    seen = {}
+    for message in read_ros2_messages(str(file)):
+        seen[message.channel.topic] = seen.get(message.channel.topic, 0) + 1
+    assert seen["/robopolicy/joint_states"] > 50
+    assert seen["/robopolicy/command"] > 50
+    assert seen["/robopolicy/success"] == 2
+    assert "ros2" in file.read_bytes()[:200].decode("latin1")
+
+
+def test_convert_log_becomes_a_dataset(recorded, tmp_path):
+    assert robopolicy(["convert", "--source", str(recorded), "--out", str(tmp_path / "data")]) == 0
+    episodes = load_episodes([tmp_path / "data"])
+    assert [e.success for e in episodes] == [True, True]
+    assert {e.source for e in episodes} == {"robot"}
+
+
+def test_log_cut_off_or_missing_is_refused(recorded, tmp_path):
+    with pytest.raises(BadInput, match="ended in order"):
+        read_log(tmp_path)
+    with pytest.raises(BadInput, match="record"):
+        Deployment([], record=recorded)
+    assert main([str(tmp_path)]) == 2
