@@ -74,13 +74,7 @@ Schema = Mapping[str, "type | Array"]
 
 
 def encode(message: Message) -> bytes:
-    """One frame, header included; raises what `encode_body` does."""
-    body = encode_body(message)
-    return struct.pack(">I", len(body)) + body
-
-
-def encode_body(message: Message) -> bytes:
-    """The body of a frame, which `decode` reads.
+    """One frame, header included.
 
     Raises:
         BadInput: if the message holds anything but plain data and allowed arrays, or is too large.
@@ -91,7 +85,7 @@ def encode_body(message: Message) -> bytes:
         raise BadInput("message", "plain data and arrays", e) from e
     if body is None or len(body) > MAX_FRAME:
         raise BadInput("message", f"at most {MAX_FRAME} bytes", len(body or b""))
-    return body
+    return struct.pack(">I", len(body)) + body
 
 
 def decode(body: bytes) -> Message:

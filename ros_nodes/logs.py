@@ -1,15 +1,8 @@
-"""Logs of deployments: read without ROS, played again through gate and policy, made episodes to learn from.
-
-    python -m ros_nodes.logs runs/log [--policy DIR] [--steerer DIR]
-
-plays one again and says whether gate and policy would do the same, bit for bit.
-"""
+"""Logs of deployments: read without ROS, played again through gate and policy, made into episodes."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +12,7 @@ import numpy as np
 from rosbags.rosbag2 import Reader, ReaderError
 from rosbags.typesys import Stores, get_typestore
 
-from robopolicy.errors import BadInput, RoboPolicyError
+from robopolicy.errors import BadInput
 from robopolicy.spec import Spec
 from robopolicy.types import Episode
 from robopolicy.wire import decode
@@ -99,7 +92,7 @@ def replay_policy(log: Log, session: Session) -> int:
     Raises:
         BadInput: naming the first chunk that was another.
     """
-    asked = [decode(bytes(m.data)) for m in log.of("policy/asked")]
+    asked = [_question(m) for m in log.of("policy/asked")]
     begun: int | None = None
     for number, question in enumerate(asked):
         if question["step"] == 0 or begun != question["seed"]:
@@ -110,6 +103,11 @@ def replay_policy(log: Log, session: Session) -> int:
             wanted = "the chunk in the log"
             raise BadInput(f"policy, question {number}", wanted, np.asarray(answer).tolist())
     return len(asked)
+
+
+def _question(message: Any) -> Mapping[str, Any]:
+    """What the policy was asked and said: a frame of `robopolicy.wire`, after its four bytes of length."""
+    return decode(bytes(message.data)[4:])
 
 
 @dataclass
@@ -174,14 +172,15 @@ def _runs(log: Log, spec: Spec) -> list[_Run]:
             elif message.data.startswith(("DISARMED", "FAULT")):
                 run = None
         elif topic == "policy/asked":
-            seed = int(decode(bytes(message.data))["seed"])
+            seed = int(_question(message)["seed"])
         elif topic in streams:
             stamp = stamp_to_ns(message.header.stamp)
             state = observer.add(stamp, from_message(streams[topic], message, contract.frame))
             if state is not None and runs:
                 runs[-1].states.append((stamp, state))
-        elif run is not None and topic == "success":
-            run.achieved_at = run.achieved_at or stamp_to_ns(message.stamp)
+        elif runs and topic == "success":
+            # It may arrive when the gate has been disengaged because of it; its stamp says when it was.
+            runs[-1].achieved_at = runs[-1].achieved_at or stamp_to_ns(message.stamp)
         elif run is not None and (topic in outlets or topic == "command"):
             run.seed = seed
             if topic == "command":
@@ -239,36 +238,3 @@ def _timed(contract: Contract, spec: Spec, runs: Sequence[_Run]) -> list[_Found]
         if len(rows) > 1:
             found.append((run, np.stack(rows), np.stack(actions[:-1]), stamps))
     return found
-
-
-def main(args: list[str] | None = None) -> int:
-    """`python -m ros_nodes.logs LOG [--policy DIR] [--steerer DIR]`."""
-    parser = argparse.ArgumentParser("ros_nodes.logs", description=main.__doc__)
-    parser.add_argument("log", type=Path, help="folder of a log")
-    parser.add_argument("--policy", type=Path, help="the policy that was served")
-    parser.add_argument("--steerer", type=Path, help="and its steerer")
-    options = parser.parse_args(args)
-    try:
-        log = read_log(options.log)
-        print(f"gate: {replay_gate(log)} calls, answered as before")
-        if options.policy:
-            print(f"policy: {replay_policy(log, _session(options.policy, options.steerer))} chunks as before")
-    except RoboPolicyError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _session(policy: Path, steerer: Path | None) -> Session:
-    from robopolicy.policies.load import load_policy
-    from robopolicy.rollout import PriorSteerer
-    from robopolicy.serve import PolicyService
-    from robopolicy.steering.load import load_steerer
-
-    loaded = load_policy(policy)
-    steers = load_steerer(steerer, loaded) if steerer else PriorSteerer()
-    return {n: h.answer for n, h in PolicyService(loaded, steers, 0).connect().items()}
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -22,7 +22,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from robopolicy.errors import BadInput
 from robopolicy.spec import Spec
-from robopolicy.wire import Client, WireError, encode_body
+from robopolicy.wire import Client, WireError, encode
 from ros_nodes.contract import Stream
 from ros_nodes.convert import MESSAGES, to_trajectory
 from ros_nodes.parse import from_message, stamp_to_ns
@@ -156,7 +156,7 @@ class PolicyNode(RobotNode):
             return
         # What it was asked, so that the answer can be checked later: seed and step say which noise it took.
         question = {"kind": "asked", "seed": self._seed, "step": self._step, "obs": job.obs, "chunk": chunk}
-        self._asked.publish(UInt8MultiArray(data=array("B", encode_body(question))))
+        self._asked.publish(UInt8MultiArray(data=array("B", encode(question))))
         self._step += spec.chunk
         with self._wake:
             if server is not self._server:

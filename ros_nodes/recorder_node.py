@@ -1,7 +1,7 @@
 """Records a deployment as MCAP: what the robot measured, what was asked and answered, what was commanded.
 
-Messages are written as they came, without being read. `python -m ros_nodes.logs` replays such a log through
-gate and policy; `robopolicy convert` makes it episodes to learn from.
+Messages are written as they came, without being read. `robopolicy replay` plays such a log again through gate
+and policy; `robopolicy convert` makes it episodes to learn from.
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ VERBS: dict[str, tuple[type, Callable[[Any], dict[str, Any] | int]]] = {
     "contract": (deploy.DraftContract, deploy.draft_contract),
     "serve": (deploy.Serve, deploy.serve),
     "deploy": (deploy.Deploy, deploy.deploy),
+    "replay": (deploy.Replay, deploy.replay),
     "demo": (Demo, demo),
     "doctor": (doctor.Doctor, doctor.doctor),
 }

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from robopolicy.cli.common import Result, plain, positive, run
 from robopolicy.errors import BadInput
-from robopolicy.spec import Spec
-from robopolicy.types import Episode
+
+if TYPE_CHECKING:
+    from robopolicy.spec import Spec
+    from robopolicy.types import Episode
 
 _HDF5 = (".hdf5", ".h5")
 

@@ -48,7 +48,7 @@ class Deploy:
         lockstep: simulated time waits for the policy.
         unproven: take a steerer that no real evaluation has promoted ("robopolicy promote").
         logs: folder for the logs of the processes.
-        record: new folder for a log of all messages (MCAP): "python -m ros_nodes.logs" plays it again,
+        record: new folder for a log of all messages (MCAP): "robopolicy replay" plays it again,
             "robopolicy convert" makes it episodes to learn from.
         out: folder of the result.
     """
@@ -63,6 +63,25 @@ class Deploy:
     logs: Path | None = None
     record: Path | None = None
     out: Path = Path("runs/deploy")
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Play a deployment's log again, and say whether gate and policy would do the same, bit for bit.
+
+    Needs no ROS. What differs first is named: a limit that was changed, a policy that is another.
+
+    Example: robopolicy replay --log runs/log --policy runs/policy
+
+    Attributes:
+        log: what "robopolicy deploy --record" wrote.
+        policy: the policy that was served; without it only the gate is asked.
+        steerer: and its steerer.
+    """
+
+    log: Path
+    policy: Path | None = None
+    steerer: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +119,26 @@ def draft_contract(args: DraftContract) -> int:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(text)
     say(f"{args.out}: read it before an arm is engaged")
+    return 0
+
+
+def replay(args: Replay) -> int:
+    """Plays a log again; see `Replay`."""
+    from ros_nodes.logs import read_log, replay_gate, replay_policy
+
+    need("log", [args.log])
+    log = read_log(args.log)
+    say(f"gate: {replay_gate(log)} calls answered as before")
+    if args.policy is not None:
+        from robopolicy.policies.load import load_policy
+        from robopolicy.rollout import PriorSteerer
+        from robopolicy.serve import PolicyService
+        from robopolicy.steering.load import load_steerer
+
+        policy = load_policy(args.policy)
+        steerer = load_steerer(args.steerer, policy) if args.steerer else PriorSteerer()
+        session = {n: h.answer for n, h in PolicyService(policy, steerer, 0).connect().items()}
+        say(f"policy: {replay_policy(log, session)} chunks as before")
     return 0
 
 
