@@ -14,11 +14,11 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
-from std_msgs.msg import String
+from std_msgs.msg import Header, String
 from std_srvs.srv import SetBool, Trigger
 
 from robopolicy.errors import RoboPolicyError
-from ros_nodes.running import LATCHED_QOS
+from ros_nodes.running import EVENT_QOS, LATCHED_QOS
 
 _SPIN_S = 0.02
 _CALL_S = 5.0
@@ -35,11 +35,13 @@ class Console:
         namespace: where the nodes are.
         watch: called while waiting; raises to give up (a process has died, the user wants out).
         recorded: whether there is a recorder, without which nothing may begin.
+        arm: whether there is a node `arm`, which a real one has none of.
         clock: monotonic seconds.
 
     Attributes:
         state: mode and reason of the gate, such as "HOLD:POLICY_LOST"; "" until it has said so.
         diagnostics: its latest values.
+        succeeded: whether someone has said that the task is achieved, since the last `reset` of the policy.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Console:
         namespace: str,
         watch: Callable[[], None],
         recorded: bool = False,
+        arm: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ):
         self._watch, self._clock = watch, clock
@@ -57,23 +60,26 @@ class Console:
         self._executor.add_node(self._node)
         self.state = ""
         self.diagnostics: dict[str, str] = {}
+        self.succeeded = False
         self._node.create_subscription(String, "gate/state", self._on_state, LATCHED_QOS)
+        self._node.create_subscription(Header, "success", self._on_success, EVENT_QOS)
         self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         services = {
-            "arm/reset": Trigger,
             "policy/reset": Trigger,
             "gate/engage": SetBool,
             "gate/stop": Trigger,
             "gate/reset": Trigger,
-            "arm/set_parameters": SetParameters,
             "policy/set_parameters": SetParameters,
+            **({"arm/reset": Trigger, "arm/set_parameters": SetParameters} if arm else {}),
             **({"recorder/success": Trigger} if recorded else {}),
         }
-        self._heard = ("gate/events", "policy/asked") if recorded else ()
         self._services = {n: self._node.create_client(t, n) for n, t in services.items()}
 
     def _on_state(self, message: String) -> None:
         self.state = message.data
+
+    def _on_success(self, _: Header) -> None:
+        self.succeeded = True
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
@@ -99,8 +105,7 @@ class Console:
         self.wait(lambda: bool(self.state), within_s, "waiting for the gate")
 
     def _all_there(self) -> bool:
-        ready = all(c.service_is_ready() for c in self._services.values())
-        return ready and all(self._node.count_subscribers(t) for t in self._heard)
+        return all(c.service_is_ready() for c in self._services.values())
 
     def engage(self, on: bool, within_s: float = _CALL_S) -> None:
         """Arms or disarms the gate; repeats a refused wish until granted, since input may just be missing."""
@@ -130,6 +135,7 @@ class Console:
         reply = self._call(f"{node}/reset", Trigger.Request())
         if not reply.success:
             raise NotGranted(f"{node}/reset: {reply.message}")
+        self.succeeded = self.succeeded and node != "policy"
 
     def _call(self, name: str, request: Any) -> Any:
         future = self._services[name].call_async(request)

@@ -156,11 +156,12 @@ class Contract:
         streams = [tuple(s.units) for s in self.streams]
         return TimedObserver(elements, streams, steps, 1 / self.fps, self.timing.state_max_age_s)
 
-    def gate(self) -> Gate:
-        """A new gate that keeps to this contract."""
+    def gate(self, shadow: bool = False) -> Gate:
+        """A new gate that keeps to this contract; in the shadow of someone else who drives, if that is so."""
         if self.driven is not None:
-            return TimedGate(self.driven.drive, self.timing, _MAX_CHUNK)
-        assert self.limits is not None
+            return TimedGate(self.driven.drive, self.timing, _MAX_CHUNK, shadow)
+        if self.limits is None or shadow:
+            raise BadInput("shadow", "an arm that is driven by time (the field drive)", self.robot)
         return SteppedGate(self.limits, self.timing, _MAX_CHUNK)
 
     def lockstep(self) -> Contract:

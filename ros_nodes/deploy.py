@@ -1,8 +1,9 @@
-"""Deployment without `ros2 launch`: starts plant, policy server and nodes, runs episodes, stops in order.
+"""Deployment without `ros2 launch`: starts policy server and nodes, runs episodes, stops in order.
 
     plant <--socket--> arm node <==DDS==> gate node <==DDS==> policy node <--socket--> policy server
 
-Each is a process of its own. Nothing is restarted: if one dies the gate holds, and the run fails with the
+Instead of the simulated arm there may be a mock of one, or a real one whose drivers run already. Each is a
+process of its own. Nothing is restarted: if one dies the gate holds, and the run fails with the
 end of its log. ROS is imported only when a deployment begins.
 """
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 _STARTUP_S = 90.0
 _SLACK_S = 15.0  # wall-clock an episode may take beyond three times its simulated length
-_STOP_ORDER = (("gate",), ("policy", "arm"), ("recorder",), ("server", "plant"))
+_STOP_ORDER = (("gate",), ("policy", "arm", "mock_arm"), ("recorder",), ("server", "plant"))
 
 
 @dataclass(frozen=True)
@@ -84,15 +85,17 @@ class DeployReport:
 
 
 class Deployment:
-    """The five processes, as a context manager.
+    """The processes, as a context manager.
 
     Args:
         server: arguments of Python that start a policy server, without its address.
-        robot: path or name of a contract of a simulated robot.
+        robot: path or name of a contract.
         lockstep: simulated time waits for the policy; otherwise it is real time.
         namespace: of the nodes.
         logs: folder for the logs of the processes; a temporary one by default.
         record: new folder for a log of all messages, if one is wanted.
+        mock: rehearse with a mock of the arm.
+        shadow: someone else drives the arm; commands are published beside where they would have gone.
         stop: set to interrupt.
         clock: monotonic seconds.
     """
@@ -105,6 +108,8 @@ class Deployment:
         namespace: str = "robopolicy",
         logs: Path | None = None,
         record: Path | None = None,
+        mock: bool = False,
+        shadow: bool = False,
         stop: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
@@ -112,8 +117,15 @@ class Deployment:
             wanted = "ROS 2: pip install 'robopolicy[ros]', or a sourced installation"
             raise BadInput("deploy", wanted, "no rclpy")
         self.contract = Contract.load(robot)
-        if self.contract.simulation is None:
-            raise BadInput("robot", "a simulated robot; for a real one use ros_nodes/launch", robot)
+        by_time = self.contract.driven is not None
+        for name, asked in (("mock", mock), ("shadow", shadow)):
+            if asked and not by_time:
+                raise BadInput(name, "a robot that is driven by time (the field drive)", robot)
+        if self.contract.simulation is None and not by_time:
+            raise BadInput("robot", "a contract with the field simulation or drive", robot)
+        if lockstep and self.contract.simulation is None:
+            raise BadInput("lockstep", "a simulated robot", robot)
+        self._mock, self._shadow = mock, shadow
         self._server_command, self._robot, self._lockstep = list(server), str(robot), lockstep
         self._namespace, self._stop, self._clock = namespace, stop or threading.Event(), clock
         self._folder = tempfile.TemporaryDirectory(prefix="robopolicy-")
@@ -127,6 +139,7 @@ class Deployment:
         self.processes = Processes(self._logs, env)
         self._console: Console | None = None
         self._clients: list[Client] = []
+        self._plant: Client | None = None
         self.spec: Spec | None = None
 
     @property
@@ -147,31 +160,37 @@ class Deployment:
 
     def _start(self) -> None:
         simulation = self.contract.simulation
-        assert simulation is not None
         self._logs.mkdir(parents=True, exist_ok=True)
-        plant = ["-m", "sim.plant", "--task", simulation.task, "--timeout", str(simulation.timeout_s)]
-        plant += ["--address", self.plant_address, *(["--lockstep"] if self._lockstep else [])]
-        self.processes.start("plant", plant)
+        if simulation is not None:
+            plant = ["-m", "sim.plant", "--task", simulation.task, "--timeout", str(simulation.timeout_s)]
+            plant += ["--address", self.plant_address, *(["--lockstep"] if self._lockstep else [])]
+            self.processes.start("plant", plant)
         self.processes.start("server", [*self._server_command, "--address", self.server_address])
-        self._plant = self._connect(self.plant_address)
         self._server = self._connect(self.server_address)
-        robot, policy = (Spec.from_dict(c.request("hello")["spec"]) for c in (self._plant, self._server))
-        robot.require(policy, "policy")
+        policy = Spec.from_dict(self._server.request("hello")["spec"])
+        if simulation is not None:
+            self._plant = self._connect(self.plant_address)
+            Spec.from_dict(self._plant.request("hello")["spec"]).require(policy, "policy")
         self.contract.check_spec(policy)
         self.spec = policy
         if self._record is not None:
             self._start_node("recorder", out=str(self._record))
         self._start_node("gate")
-        self._start_node("arm", plant=self.plant_address)
+        if simulation is not None:
+            self._start_node("arm", plant=self.plant_address)
+        elif self._mock:
+            self._start_node("mock_arm")
         self._start_node("policy", server=self.server_address)
         os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         from ros_nodes.console import Console
 
-        self._console = Console(self._namespace, self._watch, self._record is not None, self._clock)
+        arm = simulation is not None or self._mock
+        self._console = Console(self._namespace, self._watch, self._record is not None, arm, self._clock)
         self._console.wait_ready(_STARTUP_S)
 
     def _start_node(self, name: str, **parameters: str) -> None:
-        parameters |= {"contract": self._robot, "lockstep": str(self._lockstep).lower()}
+        flags = {"lockstep": self._lockstep, "shadow": self._shadow}
+        parameters |= {"contract": self._robot, **{k: str(v).lower() for k, v in flags.items()}}
         flags = [x for k, v in parameters.items() for x in ("-p", f"{k}:={v}")]
         flags += ["-r", f"__ns:=/{self._namespace}"]
         self.processes.start(name, ["-m", f"ros_nodes.{name}_node", "--ros-args", *flags])
@@ -187,19 +206,23 @@ class Deployment:
         self.processes.require_alive()
 
     def status(self) -> Message:
-        """What the plant says about the arm."""
+        """What the plant says about a simulated arm."""
+        assert self._plant is not None, "no simulated arm"
         return self._plant.request("wait", after=0, within_s=0.0)
 
     def begin(self, seed: int) -> None:
-        """Puts arm and policy at the start of the episode `seed` and engages the gate."""
+        """Puts policy, and an arm that is not real, at the start of an episode and engages the gate."""
         self.console.clear_fault()
-        self.console.reset("arm", seed)
+        if self._plant is not None or self._mock:
+            self.console.reset("arm", seed)
         self.console.reset("policy", seed)
         self.console.engage(True)
 
     def episode(self, seed: int) -> EpisodeReport:
         """Runs one episode to its end and disengages."""
         assert self.spec is not None
+        if self._plant is None:
+            return self._watched(seed, self.spec)
         began = self._clock()
         self.begin(seed)
         deadline = self._clock() + 3 * self.spec.horizon / self.spec.fps + _SLACK_S
@@ -230,6 +253,23 @@ class Deployment:
             seconds=self._clock() - began,
         )
 
+    def _watched(self, seed: int, spec: Spec) -> EpisodeReport:
+        """An episode of an arm that is not simulated: it lasts until someone says that it has succeeded."""
+        began = self._clock()
+        self.begin(seed)
+        deadline, ended = self._clock() + spec.horizon / spec.fps, ""
+        while not ended:
+            self.console.spin()
+            if self.console.succeeded:
+                ended = "success"
+            elif self.console.state.startswith("FAULT"):
+                ended = self.console.state
+            elif self._clock() > deadline:
+                ended = "horizon"
+        self.console.engage(False)
+        seconds = self._clock() - began
+        return EpisodeReport(seed, ended == "success", ended, round(seconds * spec.fps), 0, 0, seconds)
+
     def report(self, episodes: Sequence[EpisodeReport]) -> DeployReport:
         """Sums up; waits for one more message of the gate's diagnostics."""
         self.console.diagnostics = {}
@@ -257,10 +297,13 @@ def deploy(
     lockstep: bool = False,
     logs: Path | None = None,
     record: Path | None = None,
+    mock: bool = False,
+    shadow: bool = False,
     stop: threading.Event | None = None,
+    before_episode: Callable[[int], None] = lambda _: None,
     on_episode: Callable[[EpisodeReport], None] = lambda _: None,
 ) -> DeployReport:
-    """Drives a simulated arm over ROS 2 with a saved policy.
+    """Drives an arm over ROS 2 with a saved policy: simulated, a mock, or real, its drivers running already.
 
     Args:
         policy: saved policy.
@@ -271,7 +314,10 @@ def deploy(
         lockstep: simulated time waits for the policy, so that episodes are those of `evaluate`.
         logs: folder for the logs of the processes.
         record: new folder for a log of all messages.
+        mock: rehearse with a mock of the arm.
+        shadow: only look at what the policy would do, while someone else drives.
         stop: set to interrupt.
+        before_episode: called with its number before each is engaged; the operator's chance.
         on_episode: called as each ends.
 
     Raises:
@@ -285,9 +331,11 @@ def deploy(
         raise BadInput("episodes", "at least 1", episodes)
     server = ["-m", "robopolicy.serve", "--policy", str(policy)]
     server += ["--steerer", str(steerer)] if steerer else []
-    with Deployment(server, robot, lockstep, logs=logs, record=record, stop=stop) as deployment:
+    options: dict[str, Any] = {"logs": logs, "record": record, "mock": mock, "shadow": shadow, "stop": stop}
+    with Deployment(server, robot, lockstep, **options) as deployment:
         reports = []
         for i in range(episodes):
+            before_episode(i)
             reports.append(deployment.episode(episode_seed(seed, "deploy", i)))
             on_episode(reports[-1])
         return deployment.report(reports)
@@ -303,6 +351,8 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="master seed")
     parser.add_argument("--lockstep", action="store_true", help="simulated time waits for the policy")
     parser.add_argument("--logs", type=Path, help="folder for the logs of the processes")
+    parser.add_argument("--mock", action="store_true", help="rehearse with a mock of the arm")
+    parser.add_argument("--shadow", action="store_true", help="look on while someone else drives")
     parser.add_argument("--record", type=Path, help="new folder for a log of all messages")
     options = vars(parser.parse_args(args))
     try:

@@ -13,7 +13,7 @@ import msgpack
 import numpy as np
 
 from robopolicy.errors import BadInput
-from ros_nodes.safety import Decision, Gate, Reason
+from ros_nodes.safety import Decision, Gate, Mode, Reason
 
 # What an argument was before it was made plain.
 _ARRAYS = {"state": (3, 5), "chunk": (4,)}
@@ -82,6 +82,17 @@ def replay(gate: Gate, batches: Iterable[bytes]) -> int:
                 raise BadInput(f"{where}, {name}", answer, now)
             number += 1
     return number
+
+
+def engaged(batch: bytes) -> list[bool]:
+    """Whether the arm is the policy's, by what a batch says in order: True when it begins, False when not."""
+    said = []
+    for _, name, _, answer in _calls(batch):
+        if name == "engage" and answer == Reason.NONE:
+            said.append(True)
+        elif name in _OPERATORS or (name == "tick" and answer[0] in (Mode.DISARMED, Mode.FAULT)):
+            said.append(False)
+    return said
 
 
 def _calls(batch: bytes) -> list[Any]:

@@ -55,7 +55,7 @@ class GateNode(RobotNode):
     def __init__(self, stop: threading.Event):
         super().__init__("gate", stop)
         self._driven = self.contract.driven
-        self._log = GateLog(self.contract.gate())
+        self._log = GateLog(self.contract.gate(self.shadow))
         self.gate = self._log.gate
         self._spec_problem = "no Spec from the policy yet"
         self._observer = self.contract.observer(self.contract.elements)
@@ -71,13 +71,15 @@ class GateNode(RobotNode):
         outlets = {"command": JointTrajectory}
         if self._driven is not None:
             outlets = {o.topic: COMMANDS[o.type] for o in self._driven.outlets}
-        self._commands = {t: self.create_publisher(kind, t, COMMAND_QOS) for t, kind in outlets.items()}
+        self._commands = {
+            t: self.create_publisher(kind, self.command_topic(t), COMMAND_QOS) for t, kind in outlets.items()
+        }
         self._requests = self.create_publisher(Header, "~/request", COMMAND_QOS)
         self._events = self.create_publisher(UInt8MultiArray, "~/events", EVENT_QOS)
         self._states = self.create_publisher(String, "~/state", LATCHED_QOS)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         contract = self.create_publisher(String, "~/contract", LATCHED_QOS)
-        said = {"contract": self.contract_text, "lockstep": self.lockstep}
+        said = {"contract": self.contract_text, "lockstep": self.lockstep, "shadow": self.shadow}
         contract.publish(String(data=json.dumps(said)))
         for s in self.contract.streams:
             self.create_subscription(MESSAGES[s.type], s.topic, partial(self._on_state, s), self.state_qos)
@@ -145,7 +147,7 @@ class GateNode(RobotNode):
             self._spec_problem = str(e)
 
     def _look_around(self) -> None:
-        topics = [*self._commands, *(s.topic for s in self.contract.streams)]
+        topics = [*map(self.command_topic, self._commands), *(s.topic for s in self.contract.streams)]
         crowded = [t for t in topics if self.count_publishers(t) > 1]
         self._log.call("alone", not crowded)
         if crowded:

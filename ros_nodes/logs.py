@@ -17,7 +17,7 @@ from robopolicy.spec import Spec
 from robopolicy.types import Episode
 from robopolicy.wire import decode
 from ros_nodes.contract import Contract
-from ros_nodes.gate_log import replay
+from ros_nodes.gate_log import engaged, replay
 from ros_nodes.parse import by_name, from_message, from_outlet, from_trajectory, stamp_to_ns
 
 _CONTRACT = "/gate/contract"
@@ -32,11 +32,13 @@ class Log:
     Attributes:
         contract: of the robot.
         spec: of the policy; None if it never said so.
+        shadow: whether someone else drove the arm.
         messages: topic without namespace, nanoseconds at which it was recorded, message.
     """
 
     contract: Contract
     spec: Spec | None
+    shadow: bool
     messages: list[tuple[str, int, Any]]
 
     def of(self, topic: str) -> list[Any]:
@@ -70,7 +72,7 @@ def read_log(folder: Path) -> Log:
     contract = Contract.parse(said["contract"], f"{folder}, contract")
     specs = [m.data for t, _, m in messages if t == "policy/spec"]
     spec = Spec.from_dict(json.loads(specs[-1])) if specs else None
-    return Log(contract.lockstep() if said["lockstep"] else contract, spec, messages)
+    return Log(contract.lockstep() if said["lockstep"] else contract, spec, bool(said["shadow"]), messages)
 
 
 def replay_gate(log: Log) -> int:
@@ -79,7 +81,7 @@ def replay_gate(log: Log) -> int:
     Raises:
         BadInput: naming the first that was not.
     """
-    return replay(log.contract.gate(), [bytes(m.data) for m in log.of("gate/events")])
+    return replay(log.contract.gate(log.shadow), [bytes(m.data) for m in log.of("gate/events")])
 
 
 def replay_policy(log: Log, session: Session) -> int:
@@ -108,6 +110,48 @@ def replay_policy(log: Log, session: Session) -> int:
 def _question(message: Any) -> Mapping[str, Any]:
     """What the policy was asked and said: a frame of `robopolicy.wire`, after its four bytes of length."""
     return decode(bytes(message.data)[4:])
+
+
+def shadow_errors(log: Log) -> dict[str, np.ndarray]:
+    """How far what a policy would have done is from what was done, by steps ahead.
+
+    Returns:
+        Of each position that is commanded, in units of the action: (K,) the mean distance between action k of
+        a chunk and where the arm then was. Chunks whose time was not recorded are left out.
+
+    Raises:
+        BadInput: if nothing can be compared.
+    """
+    contract, spec = log.contract, log.spec
+    driven = contract.driven
+    if driven is None or spec is None:
+        raise BadInput("log", "of an arm that is driven by time, with a policy", contract.robot)
+    observer, states = contract.observer(contract.elements), []
+    streams = {s.topic: s for s in contract.streams}
+    for topic, _, message in log.messages:
+        if topic in streams:
+            stamp = stamp_to_ns(message.header.stamp)
+            state = observer.add(stamp, from_message(streams[topic], message, contract.frame))
+            if state is not None:
+                states.append((stamp, state))
+    at = np.array([s for s, _ in states])
+    period, misses = 1e9 / spec.fps, []
+    measured = [(i, contract.elements.index(e)) for i, e in enumerate(driven.measured) if e]
+    for message in log.of("policy/chunk"):
+        rows = from_trajectory(message, contract.frame)
+        when = stamp_to_ns(message.header.stamp) + period * np.arange(1, len(rows) + 1)
+        if not len(rows) or not len(at) or when[-1] > at[-1]:
+            continue
+        order = [list(message.joint_names).index(n) for n in contract.action_names]
+        near = [int(np.abs(at - t).argmin()) for t in when]
+        si = np.stack([states[i][1] for i in near])[:, [e for _, e in measured]]
+        actions = [i for i, _ in measured]
+        there = si / driven.per_si[actions] / driven.drive.scale[actions]
+        misses.append(np.abs(rows[:, order][:, actions] - there))
+    if not misses:
+        raise BadInput("log", "a chunk whose whole time was recorded", "none")
+    mean = np.mean(misses, 0)
+    return {contract.action_names[i]: mean[:, k] for k, (i, _) in enumerate(measured)}
 
 
 @dataclass
@@ -165,12 +209,10 @@ def _runs(log: Log, spec: Spec) -> list[_Run]:
     command = np.full(spec.action_dim, np.nan)
     seed = 0
     for topic, at, message in log.messages:
-        if topic == "gate/state":
-            if message.data == "ARMED":
-                run = _Run()
-                runs.append(run)
-            elif message.data.startswith(("DISARMED", "FAULT")):
-                run = None
+        if topic == "gate/events":
+            for begins in engaged(bytes(message.data)):
+                run = _Run() if begins else None
+                runs += [run] if run is not None else []
         elif topic == "policy/asked":
             seed = int(_question(message)["seed"])
         elif topic in streams:

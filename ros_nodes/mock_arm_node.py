@@ -111,6 +111,7 @@ class MockArmNode(RobotNode):
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._begin()
+        self._step()  # who engages next must know that the arm has jumped
         response.success = True
         return response
 

@@ -28,6 +28,10 @@ from ros_nodes.running import EVENT_QOS, LATCHED_QOS, RobotNode, run
 
 # Some ten seconds of messages may wait for the disk.
 _WAITING = 20_000
+# When told to end, it goes on until nothing has come for a while.
+_QUIET_S = 0.3
+_DRAINS_S = 2.0
+_LOOK_S = 0.1
 _END = (None, 0, b"")
 _WARN_EVERY_S = 5.0
 _FOREVER = QosTime(2147483647, 4294967295)
@@ -37,7 +41,8 @@ class RecorderNode(RobotNode):
     """Writes the topics of a deployment to the new folder of the parameter `out`.
 
     Service: `~/success`, by which an operator says that the task is achieved now; it becomes a message on
-    `success`, on which a simulated arm says so itself.
+    `success`, on which a simulated arm says so itself. It is there once all others are heard, so that a log
+    whose begin has waited for it is whole.
     """
 
     def __init__(self, stop: threading.Event):
@@ -51,18 +56,27 @@ class RecorderNode(RobotNode):
         self._writer.open()
         self._waiting: queue.Queue[tuple[Any, int, bytes]] = queue.Queue(_WAITING)
         self._lost = 0
+        self._heard_at = self._end_by = 0.0
         self._successes = self.create_publisher(Header, "success", EVENT_QOS)
+        self._heard: set[str] = set()
         for topic, kind, qos in self._topics():
             self._listen(topic, kind, qos)
-        self.create_service(Trigger, "~/success", self._on_success)
+        self._awaited = [t for t, _, _ in self._topics() if t != "success"]
+        self._begins = self.create_timer(_LOOK_S, self._begin, clock=self.steady)
         self._thread = threading.Thread(target=self._write, name="write")
         self._thread.start()
+
+    def _begin(self) -> None:
+        """Answers once there is someone to be heard on each topic, and the gate has been."""
+        if "gate/contract" in self._heard and all(self.count_publishers(t) for t in self._awaited):
+            self._begins.cancel()
+            self.create_service(Trigger, "~/success", self._on_success)
 
     def _topics(self) -> list[tuple[str, Any, QoSProfile]]:
         driven = self.contract.driven
         commands = {"command": JointTrajectory}
         if driven is not None:
-            commands = {o.topic: COMMANDS[o.type] for o in driven.outlets}
+            commands = {self.command_topic(o.topic): COMMANDS[o.type] for o in driven.outlets}
         latched = [(t, String, LATCHED_QOS) for t in ("gate/contract", "gate/state", "policy/spec")]
         others = {
             **{s.topic: MESSAGES[s.type] for s in self.contract.streams},
@@ -86,9 +100,11 @@ class RecorderNode(RobotNode):
             typestore=self._typestore,
             offered_qos_profiles=[_offered(qos)],
         )
-        self.create_subscription(kind, topic, partial(self._on_message, connection), qos, raw=True)
+        self.create_subscription(kind, topic, partial(self._on_message, topic, connection), qos, raw=True)
 
-    def _on_message(self, connection: Any, data: bytes) -> None:
+    def _on_message(self, topic: str, connection: Any, data: bytes) -> None:
+        self._heard_at = self.now()
+        self._heard.add(topic)
         try:
             self._waiting.put_nowait((connection, self.wall_ns(), data))
         except queue.Full:
@@ -112,6 +128,11 @@ class RecorderNode(RobotNode):
         self._successes.publish(Header(stamp=ns_to_stamp(self.wall_ns())))
         response.success = True
         return response
+
+    def busy(self) -> bool:
+        if not self._end_by:
+            self._end_by = self.now() + _DRAINS_S
+        return self.now() < min(self._heard_at + _QUIET_S, self._end_by)
 
     def finish(self) -> None:
         self._waiting.put(_END)

@@ -38,6 +38,8 @@ class RobotNode(Node):
     Attributes:
         contract: the robot, from the parameters `contract` and `lockstep`.
         contract_text: of its file.
+        lockstep: simulated time waits for commands.
+        shadow: the arm is driven by someone else.
         stop: set when the process is to end.
         failed: set from any thread when the node cannot go on; the process then ends with code 1.
     """
@@ -50,7 +52,12 @@ class RobotNode(Node):
         self.contract_text = contract_text(name)
         contract = Contract.parse(self.contract_text, name)
         self.lockstep = bool(self._declare("lockstep", False, "simulated time waits for commands"))
+        self.shadow = bool(self._declare("shadow", False, "commands are looked at, and not obeyed"))
         self.contract = contract.lockstep() if self.lockstep else contract
+
+    def command_topic(self, name: str) -> str:
+        """Where the commands of an outlet go: in the shadow, beside where they would have gone."""
+        return f"shadow/{name}" if self.shadow else name
 
     @property
     def state_qos(self) -> QoSProfile:
@@ -83,6 +90,10 @@ class RobotNode(Node):
         self.get_logger().fatal(str(why))
         self.failed.set()
 
+    def busy(self) -> bool:
+        """Asked when the process is to end: whether to wait for messages that are still on their way."""
+        return False
+
     def finish(self) -> None:
         """Called once before the node is destroyed, while it can still publish."""
 
@@ -107,6 +118,8 @@ def run(make: Callable[[threading.Event], RobotNode]) -> int:
     executor.add_node(node)
     try:
         while not (stop.is_set() or node.failed.is_set()):
+            executor.spin_once(timeout_sec=_SPIN_S)
+        while node.busy():
             executor.spin_once(timeout_sec=_SPIN_S)
     finally:
         # `ros2 launch` sends a second SIGINT, which must not hit the clean-up.

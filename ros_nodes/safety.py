@@ -263,6 +263,7 @@ class Gate(ABC):
         order = [list(names).index(n) for n in self._names]
         at = now - max(wall_ns - stamp_ns, 0) * 1e-9
         if (trouble := self._load(actions[:, order].astype(np.float64), at, now)) is not Reason.NONE:
+            self._asked_at = None  # an answer, though of no use: ask again
             return self.refuse(trouble)
         self._chunk_stamp, self._asked_at = stamp_ns, None
         return Reason.NONE

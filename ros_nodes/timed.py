@@ -74,10 +74,13 @@ class TimedGate(Gate):
         drive: how.
         timing: deadlines.
         max_chunk: most actions in a chunk.
+        shadow: the arm is driven by someone else, and the commands are only looked at: each chunk begins
+            where the arm is, and it need not follow.
     """
 
-    def __init__(self, drive: Drive, timing: Timing, max_chunk: int):
+    def __init__(self, drive: Drive, timing: Timing, max_chunk: int, shadow: bool = False):
         super().__init__(drive.bounds.names, timing, max_chunk)
+        self._shadow = shadow
         self._drive, self._bounds = drive, drive.confined()
         self._period = 1 / drive.rate
         self._motion: Motion | None = None
@@ -118,6 +121,8 @@ class TimedGate(Gate):
         times = at + self._t.period_s * np.arange(1, len(actions) + 1)
         if times[-1] <= now:
             return Reason.CHUNK_EXPIRED
+        if self._shadow and (trouble := self._start()) is not Reason.NONE:
+            return trouble
         if self._motion is None:
             return Reason.CHUNK_UNASKED
         actions, command = actions * self._drive.scale, self._motion.command
@@ -142,8 +147,13 @@ class TimedGate(Gate):
     def _wants(self, now: float) -> bool:
         return self._left(now) <= self._t.ask_ahead_s
 
+    def _request(self, now: float, trouble: Reason) -> int | None:
+        if self._stamps:
+            self._answered = self._stamps[-1]  # time does not wait: it is always the next state that counts
+        return super()._request(now, trouble)
+
     def _ails(self, now: float) -> Reason:
-        if self._motion is None or self.mode not in (Mode.RUNNING, Mode.HOLD):
+        if self._motion is None or self._shadow or self.mode not in (Mode.RUNNING, Mode.HOLD):
             return Reason.NONE
         far = np.abs(self._measured - self._motion.command) > self._drive.follow
         if (far & ~self._bounds.paced).any():

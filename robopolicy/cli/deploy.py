@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import select
+import sys
+import threading
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from robopolicy.cli.common import Result, need, plain, say
-from robopolicy.errors import BadInput
+from robopolicy.errors import BadInput, Interrupted
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,11 @@ class Serve:
 
 @dataclass(frozen=True)
 class Deploy:
-    """Drive a simulated arm over ROS 2: starts plant, policy server and nodes, runs episodes, stops.
+    """Drive an arm over ROS 2: starts policy server and nodes, runs episodes, stops in order.
 
-    Needs the extra "ros" (or a sourced ROS 2 Jazzy); for a real arm see ros_nodes/launch.
+    The arm is simulated, if its contract says how; a mock of it (--mock), to rehearse with; or real, its
+    drivers running already: then each episode waits for Enter, and ends when someone calls recorder/success,
+    at its horizon, or with Ctrl-C. Needs the extra "ros" (or a sourced ROS 2 Jazzy).
 
     Example: robopolicy deploy --policy runs/policy --steerer runs/steerer --robot panda_sim
 
@@ -48,6 +54,9 @@ class Deploy:
         lockstep: simulated time waits for the policy.
         unproven: take a steerer that no real evaluation has promoted ("robopolicy promote").
         logs: folder for the logs of the processes.
+        mock: rehearse with a mock of the arm, which goes where it is told.
+        shadow: someone else drives the arm; what the policy would do is published under shadow/ and compared
+            with what was done, if there is a record.
         record: new folder for a log of all messages (MCAP): "robopolicy replay" plays it again,
             "robopolicy convert" makes it episodes to learn from.
         out: folder of the result.
@@ -61,6 +70,8 @@ class Deploy:
     lockstep: bool = False
     unproven: bool = False
     logs: Path | None = None
+    mock: bool = False
+    shadow: bool = False
     record: Path | None = None
     out: Path = Path("runs/deploy")
 
@@ -157,6 +168,7 @@ def deploy(args: Deploy) -> Result:
     from robopolicy.stats import wilson
     from robopolicy.steering.promotion import require_promotion
     from ros_nodes import deploy as ros
+    from ros_nodes.contract import Contract
 
     need("policy", [args.policy])
     if args.steerer:
@@ -165,10 +177,32 @@ def deploy(args: Deploy) -> Result:
             require_promotion(args.steerer)
     own = ("out", "unproven")
     options = {f.name: getattr(args, f.name) for f in dataclasses.fields(args) if f.name not in own}
-    report = ros.deploy(**options, stop=stop_on_signals(), on_episode=_say)
+    contract = Contract.load(args.robot)
+    real = contract.simulation is None and not args.mock
+    stop = stop_on_signals()
+    ask = partial(_wait_for_enter, args.shadow, stop) if real else _say_nothing
+    report = ros.deploy(**options, stop=stop, before_episode=ask, on_episode=_say)
     success = wilson(report.successes, len(report.episodes)).to_dict()
+    found = {"success": success, **report.to_dict()}
+    if args.shadow and args.record:
+        from ros_nodes.logs import read_log, shadow_errors
+
+        found["shadow_errors"] = {n: e.tolist() for n, e in shadow_errors(read_log(args.record)).items()}
     config = {"args": plain(args), "settings": {}}
-    return write_result(args.out, "deploy", {"config": config, "success": success, **report.to_dict()})
+    return write_result(args.out, "deploy", {"config": config, **found})
+
+
+def _wait_for_enter(shadow: bool, stop: threading.Event, number: int) -> None:
+    doing = "begins to look on" if shadow else "takes the arm: stand clear, a hand on the emergency stop"
+    say(f"episode {number + 1}: with Enter the policy {doing}")
+    while not select.select([sys.stdin], [], [], 0.2)[0]:
+        if stop.is_set():
+            raise Interrupted("interrupted; the arm was not engaged")
+    sys.stdin.readline()
+
+
+def _say_nothing(_: int) -> None:
+    pass
 
 
 def _say(episode) -> None:

@@ -25,7 +25,7 @@ SPEC = Spec(
     fps=ARM.fps,
     chunk=16,
     obs_steps=2,
-    horizon=300,
+    horizon=75,
     proprio=(Field("joints", 6, "deg", -180.0, 180.0, elements=ARM.elements),),
     objects=(),
     action=(Field("targets", 6, "deg", -180.0, 180.0, elements=ARM.action_names),),

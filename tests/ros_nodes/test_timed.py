@@ -79,6 +79,7 @@ def test_gate_resumes_from_hold_only_near_where_it_rests():
     bench.go(0.6)
     assert bench.gate.mode is Mode.HOLD
     assert bench.chunk(np.tile(bench.arm + 0.2, (8, 1))) is Reason.CHUNK_FAR
+    bench.go(0.01)
     assert bench.chunk(ramp(bench.arm, bench.arm + 0.2)) is Reason.NONE
     assert bench.go(0.02).mode is Mode.RUNNING
 
@@ -91,6 +92,17 @@ def test_gate_first_chunk_far_from_the_arm_refused():
     assert bench.chunk(np.tile(THERE, (8, 1))) is Reason.CHUNK_FAR
     assert bench.go(0.1).command is None
     assert bench.commands == []
+
+
+def test_gate_after_a_refused_chunk_asks_for_one_of_a_newer_state():
+    bench = TimedBench()
+    bench.go(0.02)
+    bench.gate.engage(bench.now)
+    first = bench.tick().request
+    bench.chunk(np.tile(THERE, (8, 1)))
+    bench.let(0.01)
+    bench.state()
+    assert bench.tick().request > first
 
 
 def test_gate_engage_outside_the_limits_refused():
