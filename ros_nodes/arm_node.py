@@ -38,9 +38,12 @@ class ArmNode(RobotNode):
 
     def __init__(self, stop: threading.Event):
         super().__init__("arm", stop)
-        address = self.text_parameter("plant", "", "socket of sim.plant")
+        self._declare("plant", "", "socket of sim.plant", read_only=False)
         self.declare_seed()
-        self._commands = dial(address, stop, _STARTUP_S, _PATIENCE_S)
+
+    def _configure(self) -> None:
+        address = self.text("plant")
+        self._commands = dial(address, self.stop, _STARTUP_S, _PATIENCE_S)
         self._states = Client(address, _PATIENCE_S)
         self._spec = Spec.from_dict(self._commands.request("hello")["spec"])
         self.contract.check_spec(self._spec)
@@ -52,6 +55,8 @@ class ArmNode(RobotNode):
         }
         self._successes = self.create_publisher(Header, "success", EVENT_QOS)
         self._achieved = False
+
+    def _activate(self) -> None:
         group = MutuallyExclusiveCallbackGroup()
         self.create_subscription(
             JointTrajectory, "command", self._on_command, COMMAND_QOS, callback_group=group
@@ -115,9 +120,11 @@ class ArmNode(RobotNode):
             self.fail(f"plant: {e}")
         return response
 
-    def finish(self) -> None:
+    def _deactivate(self) -> None:
         self._ended.set()
         self._thread.join(timeout=_PATIENCE_S)
+
+    def _cleanup(self) -> None:
         self._commands.close()
         self._states.close()
 

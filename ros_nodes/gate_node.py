@@ -54,6 +54,8 @@ class GateNode(RobotNode):
 
     def __init__(self, stop: threading.Event):
         super().__init__("gate", stop)
+
+    def _configure(self) -> None:
         self._driven = self.contract.driven
         self._log = GateLog(self.contract.gate(self.shadow))
         self.gate = self._log.gate
@@ -81,6 +83,8 @@ class GateNode(RobotNode):
         contract = self.create_publisher(String, "~/contract", LATCHED_QOS)
         said = {"contract": self.contract_text, "lockstep": self.lockstep, "shadow": self.shadow}
         contract.publish(String(data=json.dumps(said)))
+
+    def _activate(self) -> None:
         for s in self.contract.streams:
             self.create_subscription(MESSAGES[s.type], s.topic, partial(self._on_state, s), self.state_qos)
         self.create_subscription(JointTrajectory, "policy/chunk", self._on_chunk, COMMAND_QOS)
@@ -245,7 +249,7 @@ class GateNode(RobotNode):
     def _warn(self, text: str) -> None:
         self.get_logger().warning(text, throttle_duration_sec=_WARN_EVERY_S)
 
-    def finish(self) -> None:
+    def _deactivate(self) -> None:
         """The last message of this process is a hold; an arm that is driven by time comes to rest first."""
         self._log.call("stop")
         self._tick()

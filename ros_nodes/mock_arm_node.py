@@ -39,11 +39,7 @@ class MockArmNode(RobotNode):
 
     def __init__(self, stop: threading.Event):
         super().__init__("arm", stop)
-        driven = self.contract.driven
-        if driven is None:
-            raise BadInput("contract", "an arm that is driven by time (the field drive)", self.contract.robot)
-        self._driven, self._bounds = driven, driven.drive.bounds
-        start = json.loads(self.text_parameter("start", "{}", "JSON: value by state element"))
+        self._declare("start", "{}", "JSON: value by state element")
         self.declare_seed()
         self._lag, self._latency, self._noise, self._dropped = (
             float(self._declare(name, default, text))  # type: ignore[arg-type]
@@ -54,19 +50,28 @@ class MockArmNode(RobotNode):
                 ("dropped", 0.0, "share of messages that are lost, each way"),
             )
         )
+
+    def _configure(self) -> None:
+        driven = self.contract.driven
+        if driven is None:
+            raise BadInput("contract", "an arm that is driven by time (the field drive)", self.contract.robot)
+        self._driven, self._bounds = driven, driven.drive.bounds
+        start = json.loads(self.text("start"))
         self._rng = np.random.default_rng(self.seed)
         self._start = dict.fromkeys(self.contract.elements, 0.0) | self._middle() | start
         if unknown := set(self._start) - set(self.contract.elements):
             raise BadInput("start", f"some of {sorted(self.contract.elements)}", sorted(unknown))
-        self._begin()
         self._outlets = {
             s.topic: self.create_publisher(MESSAGES[s.type], s.topic, STATE_QOS)
             for s in self.contract.streams
         }
-        for o in driven.outlets:
+
+    def _activate(self) -> None:
+        self._begin()
+        for o in self._driven.outlets:
             self.create_subscription(COMMANDS[o.type], o.topic, partial(self._on_command, o), COMMAND_QOS)
         self.create_service(Trigger, "~/reset", self._on_reset)
-        self.create_timer(1 / driven.drive.rate, self._step, clock=self.steady)
+        self.create_timer(1 / self._driven.drive.rate, self._step, clock=self.steady)
 
     def _middle(self) -> dict[str, float]:
         middle = (self._bounds.low + self._bounds.high) / 2 * self._driven.per_si

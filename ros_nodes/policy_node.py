@@ -53,8 +53,11 @@ class PolicyNode(RobotNode):
 
     def __init__(self, stop: threading.Event):
         super().__init__("policy", stop)
-        self._address = self.text_parameter("server", "", "socket of robopolicy.serve")
+        self._declare("server", "", "socket of robopolicy.serve", read_only=False)
         self.declare_seed()
+
+    def _configure(self) -> None:
+        self._address = self.text("server")
         self._server: Client | None = None
         self._spec: Spec | None = None
         self._observer = self.contract.observer(self.contract.elements)
@@ -65,6 +68,8 @@ class PolicyNode(RobotNode):
         self._heartbeat = self.create_publisher(UInt64, "~/heartbeat", COMMAND_QOS)
         self._asked = self.create_publisher(UInt8MultiArray, "~/asked", EVENT_QOS)
         self._specs = self.create_publisher(String, "~/spec", LATCHED_QOS)
+
+    def _activate(self) -> None:
         for s in self.contract.streams:
             self.create_subscription(MESSAGES[s.type], s.topic, partial(self._on_state, s), self.state_qos)
         self.create_subscription(Header, "gate/request", self._on_request, COMMAND_QOS)
@@ -190,7 +195,7 @@ class PolicyNode(RobotNode):
         with self._wake:
             self._server = None
 
-    def finish(self) -> None:
+    def _deactivate(self) -> None:
         with self._wake:
             self._ended.set()
             self._wake.notify_all()
@@ -198,6 +203,7 @@ class PolicyNode(RobotNode):
             thread.join(timeout=_ANSWER_TIMEOUT_S + 1.0)
         if self._server is not None:
             self._server.close()
+        self._server = None
 
 
 def main() -> int:

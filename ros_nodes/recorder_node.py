@@ -47,7 +47,11 @@ class RecorderNode(RobotNode):
 
     def __init__(self, stop: threading.Event):
         super().__init__("recorder", stop)
-        out = Path(self.text_parameter("out", "", "new folder of the log"))
+        self._declare("out", "", "new folder of the log", read_only=False)
+        self._heard_at = self._end_by = 0.0
+
+    def _configure(self) -> None:
+        out = Path(self.text("out"))
         if out == Path() or out.exists():
             raise BadInput("out", "a new folder", str(out))
         self._typestore = get_typestore(Stores.ROS2_JAZZY)
@@ -56,15 +60,16 @@ class RecorderNode(RobotNode):
         self._writer.open()
         self._waiting: queue.Queue[tuple[Any, int, bytes]] = queue.Queue(_WAITING)
         self._lost = 0
-        self._heard_at = self._end_by = 0.0
         self._successes = self.create_publisher(Header, "success", EVENT_QOS)
+        self._thread = threading.Thread(target=self._write, name="write")
+        self._thread.start()
+
+    def _activate(self) -> None:
         self._heard: set[str] = set()
         for topic, kind, qos in self._topics():
             self._listen(topic, kind, qos)
         self._awaited = [t for t, _, _ in self._topics() if t != "success"]
         self._begins = self.create_timer(_LOOK_S, self._begin, clock=self.steady)
-        self._thread = threading.Thread(target=self._write, name="write")
-        self._thread.start()
 
     def _begin(self) -> None:
         """Answers once there is someone to be heard on each topic, and the gate has been."""
@@ -134,7 +139,7 @@ class RecorderNode(RobotNode):
             self._end_by = self.now() + _DRAINS_S
         return self.now() < min(self._heard_at + _QUIET_S, self._end_by)
 
-    def finish(self) -> None:
+    def _cleanup(self) -> None:
         self._waiting.put(_END)
         self._thread.join()
         self._writer.close()

@@ -1,20 +1,26 @@
-"""What every node needs: parameters, quality of service, and an end that is never silent."""
+"""What every node needs: a lifecycle, parameters, quality of service, and an end that is never silent."""
 
 from __future__ import annotations
 
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
+from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.service import Service
 from rclpy.signals import SignalHandlerOptions
+from rclpy.subscription import Subscription
+from rclpy.timer import Timer
 
 from robopolicy.errors import RoboPolicyError
 from ros_nodes.contract import Contract, contract_text
@@ -32,8 +38,12 @@ LATCHED_QOS = QoSProfile(
 _SPIN_S = 0.05
 
 
-class RobotNode(Node):
-    """A node with a contract, a steady clock for deadlines and the ROS clock for stamps.
+class RobotNode(LifecycleNode):
+    """A lifecycle node with a contract, a steady clock for deadlines and the ROS clock for stamps.
+
+    What a subclass makes in `_configure` (publishers, connections) lasts until it is cleaned up, what it
+    makes in `_activate` (subscriptions, services, timers, threads) until it is deactivated. A transition that
+    fails says why and changes nothing, and one that is not possible is refused.
 
     Attributes:
         contract: the robot, from the parameters `contract` and `lockstep`.
@@ -42,18 +52,123 @@ class RobotNode(Node):
         shadow: the arm is driven by someone else.
         stop: set when the process is to end.
         failed: set from any thread when the node cannot go on; the process then ends with code 1.
+        problem: why the last transition failed.
     """
+
+    contract: Contract
 
     def __init__(self, name: str, stop: threading.Event):
         super().__init__(name)
-        self.stop, self.failed = stop, threading.Event()
+        self.stop, self.failed, self.problem = stop, threading.Event(), ""
         self.steady = Clock(clock_type=ClockType.STEADY_TIME)
-        name = self.text_parameter("contract", "panda_sim", "path or name of a contract")
-        self.contract_text = contract_text(name)
-        contract = Contract.parse(self.contract_text, name)
+        self._declare("contract", "panda_sim", "path or name of a contract", read_only=False)
         self.lockstep = bool(self._declare("lockstep", False, "simulated time waits for commands"))
         self.shadow = bool(self._declare("shadow", False, "commands are looked at, and not obeyed"))
+        self.autostart = bool(self._declare("autostart", True, "configure and activate at once"))
+        self._phase = 0  # unconfigured, inactive, active
+        self._made: list[list[Any]] = [[], []]
+
+    # --- what a node does -----------------------------------------------------------------------
+
+    def _configure(self) -> None:
+        """Gets ready; raises RoboPolicyError if it cannot."""
+
+    def _activate(self) -> None:
+        """Begins."""
+
+    def _deactivate(self) -> None:
+        """Ends, while it can still publish."""
+
+    def _cleanup(self) -> None:
+        """Lets go of what `_configure` took."""
+
+    # --- transitions ----------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._up(0, self._load_and_configure)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._up(1, self._activate)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._down(1, self._deactivate)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._down(0, self._cleanup)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.finish()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _load_and_configure(self) -> None:
+        name = self.text("contract")
+        self.contract_text = contract_text(name)
+        contract = Contract.parse(self.contract_text, name)
         self.contract = contract.lockstep() if self.lockstep else contract
+        self._configure()
+
+    def _up(self, phase: int, work: Callable[[], None]) -> TransitionCallbackReturn:
+        before = set(map(id, self._entities()))
+        try:
+            work()
+        except RoboPolicyError as e:
+            self.problem = str(e)
+            self.get_logger().error(self.problem)
+            self._destroy([x for x in self._entities() if id(x) not in before])
+            return TransitionCallbackReturn.FAILURE
+        self._made[phase] = [x for x in self._entities() if id(x) not in before]
+        self._phase = phase + 1
+        return TransitionCallbackReturn.SUCCESS
+
+    def _down(self, phase: int, work: Callable[[], None]) -> TransitionCallbackReturn:
+        work()
+        self._destroy(self._made[phase])
+        self._made[phase] = []
+        self._phase = phase
+        return TransitionCallbackReturn.SUCCESS
+
+    def _entities(self) -> list[Any]:
+        return [*self.publishers, *self.subscriptions, *self.services, *self.timers]
+
+    def _destroy(self, entities: Sequence[Any]) -> None:
+        kinds: dict[type, Callable[[Any], Any]] = {
+            Publisher: self.destroy_publisher,
+            Subscription: self.destroy_subscription,
+            Service: self.destroy_service,
+            Timer: self.destroy_timer,
+        }
+        for entity in entities:
+            for kind, destroy in kinds.items():
+                if isinstance(entity, kind):
+                    destroy(entity)
+
+    def _LifecycleNodeMixin__on_change_state(self, request: Any, response: Any) -> Any:  # noqa: N802
+        # rclpy lets what was asked for and is not possible end the process; overriding a private name is the
+        # one way to refuse it (tests/ros/test_lifecycle.py would notice if the name changed).
+        try:
+            return super()._LifecycleNodeMixin__on_change_state(request, response)  # type: ignore[misc]
+        except _rclpy.RCLError as e:
+            self.get_logger().warning(f"refused: {e}")
+            response.success = False
+            return response
+
+    def start(self) -> bool:
+        """Configures and activates; False if either failed, with the reason in `problem`."""
+        ok = TransitionCallbackReturn.SUCCESS
+        return self.trigger_configure() == ok and self.trigger_activate() == ok
+
+    def busy(self) -> bool:
+        """Asked when the process is to end: whether to wait for messages that are still on their way."""
+        return False
+
+    def finish(self) -> None:
+        """Deactivates and cleans up what has not been; called once before the node is destroyed."""
+        if self._phase == 2:
+            self._down(1, self._deactivate)
+        if self._phase == 1:
+            self._down(0, self._cleanup)
+
+    # --- what nodes need ------------------------------------------------------------------------
 
     def command_topic(self, name: str) -> str:
         """Where the commands of an outlet go: in the shadow, beside where they would have gone."""
@@ -68,8 +183,9 @@ class RobotNode(Node):
         descriptor = ParameterDescriptor(description=text, read_only=read_only)
         return self.declare_parameter(name, default, descriptor).value
 
-    def text_parameter(self, name: str, default: str, text: str) -> str:
-        return str(self._declare(name, default, text))
+    def text(self, name: str) -> str:
+        """A parameter that is text."""
+        return str(self.get_parameter(name).value or "")
 
     def declare_seed(self) -> None:
         self._declare("seed", 0, "seed of the episode that begins at the next ~/reset", read_only=False)
@@ -90,13 +206,6 @@ class RobotNode(Node):
         self.get_logger().fatal(str(why))
         self.failed.set()
 
-    def busy(self) -> bool:
-        """Asked when the process is to end: whether to wait for messages that are still on their way."""
-        return False
-
-    def finish(self) -> None:
-        """Called once before the node is destroyed, while it can still publish."""
-
 
 def run(make: Callable[[threading.Event], RobotNode]) -> int:
     """Runs a node until SIGTERM, SIGINT or its own failure; returns the exit code.
@@ -108,10 +217,11 @@ def run(make: Callable[[threading.Event], RobotNode]) -> int:
     rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    try:
-        node = make(stop)
-    except RoboPolicyError as e:
-        print(f"error: {e}", file=sys.stderr)
+    node = make(stop)
+    if node.autostart and not node.start():
+        print(f"error: {node.problem}", file=sys.stderr)
+        node.finish()
+        node.destroy_node()
         rclpy.shutdown()
         return 2
     executor = SingleThreadedExecutor()

@@ -85,6 +85,10 @@ class Rogue:
 
     def __enter__(self) -> Rogue:
         self._thread.start()
+        deadline = time.monotonic() + 20.0
+        while not self._publisher.get_subscription_count():
+            assert time.monotonic() < deadline, "nobody hears the rogue"
+            time.sleep(0.01)
         return self
 
     def __exit__(self, *_: object) -> None:
