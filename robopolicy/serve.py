@@ -4,7 +4,7 @@
     {"kind": "reset", seed}                      -> epoch                       begins an episode
     {"kind": "act", obs (T, D) float32, step}    -> chunk (K, A), epoch, step, ms
     {"kind": "ping"}                             -> epoch
-    {"kind": "stats"}                            -> count, p50_ms, p99_ms
+    {"kind": "stats"}                            -> count, p50_ms, p99_ms, strayed
 
 Each connection is a session with its own noise stream and carry. The noise of a session is drawn exactly as
 `robopolicy.rollout` draws it, so a served episode is the episode that evaluation would have run.
@@ -30,6 +30,8 @@ from robopolicy.rollout import PriorSteerer
 from robopolicy.seeding import stream
 from robopolicy.wire import Array, Handler, Message, Server
 
+MAX_NOISE = 8.0
+"""Standard deviations: noise beyond is no steerer's that was trained, and the prior's is taken instead."""
 _REMEMBERED = 2000
 
 
@@ -38,7 +40,7 @@ class PolicyService:
 
     Args:
         policy: what acts.
-        steerer: what chooses its noise.
+        steerer: what chooses its noise; where that is not finite or beyond `MAX_NOISE`, the prior does.
         epoch: number of this life of the server; a client that sees another one knows that all sessions
             are gone.
         clock: monotonic seconds.
@@ -52,6 +54,7 @@ class PolicyService:
         clock: Callable[[], float] = time.monotonic,
     ):
         self.policy, self.steerer, self.epoch, self.clock = policy, steerer, epoch, clock
+        self.strayed = 0
         self._lock = threading.Lock()
         self._latencies_ms: deque[float] = deque(maxlen=_REMEMBERED)
 
@@ -61,7 +64,10 @@ class PolicyService:
         began = self.clock()
         with self._lock:
             state = torch.from_numpy(obs[None].copy())
-            noise = self.steerer.noise(state, torch.from_numpy(prior.astype(np.float32))[None], carry)
+            drawn = torch.from_numpy(prior.astype(np.float32))[None]
+            noise = self.steerer.noise(state, drawn, carry)
+            if not (torch.isfinite(noise).all() and noise.abs().max() <= MAX_NOISE):
+                noise, self.strayed = drawn, self.strayed + 1
             actions, carry = self.policy.sample(state, carry, noise)
             chunk = actions[0].numpy()
         ms = 1000 * (self.clock() - began)
@@ -79,7 +85,7 @@ class PolicyService:
     def stats(self) -> Message:
         times = list(self._latencies_ms)
         p50, p99 = np.percentile(times, [50, 99]).tolist() if times else (0.0, 0.0)
-        return {"count": len(times), "p50_ms": p50, "p99_ms": p99}
+        return {"count": len(times), "p50_ms": p50, "p99_ms": p99, "strayed": self.strayed}
 
     def connect(self) -> Mapping[str, Handler]:
         """Handlers of a new session."""

@@ -27,7 +27,8 @@ from ros_nodes.timed import TimedGate
 _CONFIG = Path(__file__).parent / "config"
 _TYPES = ("sensor_msgs/JointState", "geometry_msgs/PointStamped", "geometry_msgs/PoseStamped")
 _KEYS = {"robot", "fps", "frame", "state", "action", "timing"}
-_OPTIONAL = {"workspace", "simulation", "drive"}
+_OPTIONAL = {"workspace", "simulation", "drive", "cameras"}
+_PICTURES = ("sensor_msgs/Image", "sensor_msgs/CompressedImage")
 _ROTATION_SIZE = 6
 # Most actions in a chunk.
 _MAX_CHUNK = 64
@@ -79,6 +80,23 @@ class Stream:
 
 
 @dataclass(frozen=True)
+class CameraStream:
+    """A topic of pictures.
+
+    Attributes:
+        name: as in the Spec.
+        topic: relative name.
+        type: sensor_msgs/Image or sensor_msgs/CompressedImage.
+        max_age_s: an older picture means HOLD.
+    """
+
+    name: str
+    topic: str
+    type: str
+    max_age_s: float
+
+
+@dataclass(frozen=True)
 class Simulation:
     """How `sim.plant` plays this robot.
 
@@ -107,6 +125,7 @@ class Contract:
         timing: deadlines of the gate.
         max_gap_s: states further apart are not one history; None in lockstep, where time waits.
         simulation: for a simulated robot.
+        cameras: without fresh pictures of which the arm is not moved.
     """
 
     robot: str
@@ -120,6 +139,7 @@ class Contract:
     timing: Timing
     max_gap_s: float | None
     simulation: Simulation | None
+    cameras: tuple[CameraStream, ...] = ()
 
     @property
     def elements(self) -> tuple[str, ...]:
@@ -138,6 +158,9 @@ class Contract:
         own = {e: u for s in self.streams for e, u in s.units.items()}
         _same("state", own, {n: f.unit for f in spec.state for n in f.names})
         _same("action", dict(self.action_units), {n: f.unit for f in spec.action for n in f.names})
+        missing = {c.name for c in spec.cameras} - {c.name for c in self.cameras}
+        if missing:
+            raise BadInput("contract cameras", f"also {sorted(missing)}, which the policy sees", "none")
         if self.limits is None:
             return  # what an arm driven by time may do is its own affair: the gate keeps a policy to it
         order = [spec.action_names.index(n) for n in self.action_names]
@@ -159,10 +182,14 @@ class Contract:
     def gate(self, shadow: bool = False) -> Gate:
         """A new gate that keeps to this contract; in the shadow of someone else who drives, if that is so."""
         if self.driven is not None:
-            return TimedGate(self.driven.drive, self.timing, _MAX_CHUNK, shadow)
+            return TimedGate(self.driven.drive, self.timing, _MAX_CHUNK, self._ages, shadow)
         if self.limits is None or shadow:
             raise BadInput("shadow", "an arm that is driven by time (the field drive)", self.robot)
-        return SteppedGate(self.limits, self.timing, _MAX_CHUNK)
+        return SteppedGate(self.limits, self.timing, _MAX_CHUNK, self._ages)
+
+    @property
+    def _ages(self) -> dict[str, float]:
+        return {c.name: c.max_age_s for c in self.cameras}
 
     def lockstep(self) -> Contract:
         """The same robot when its simulated time waits for commands: deadlines must not be shorter."""
@@ -225,6 +252,7 @@ class Contract:
             timing=Timing(period_s=1 / fps, **timing),
             max_gap_s=gap,
             simulation=_simulation(top.get("simulation")),
+            cameras=tuple(_camera(n, c) for n, c in keys(top.get("cameras", {}), "cameras").items()),
         )
 
 
@@ -296,6 +324,16 @@ def _limits(
     box_low, box_high = (numbers(box[k], f"workspace.{k}") for k in ("low", "high"))
     indices = tuple(actions.index(n) for n in moved_by)
     return Limits(actions, low, high, max_change, hold, indices, box_low, box_high), units, point
+
+
+def _camera(name: str, data: object) -> CameraStream:
+    where = f"cameras.{name}"
+    own = keys(data, where, {"topic", "type", "max_age_s"})
+    kind = text(own["type"], f"{where}.type")
+    if kind not in _PICTURES:
+        raise BadInput(f"{where}.type", f"one of {_PICTURES}", kind)
+    age = number(own["max_age_s"], f"{where}.max_age_s", 0.001, 10.0)
+    return CameraStream(name, text(own["topic"], f"{where}.topic"), kind, age)
 
 
 def _simulation(data: object) -> Simulation | None:

@@ -19,7 +19,7 @@ from ros_nodes.safety import Decision, Gate, Mode, Reason
 _ARRAYS = {"state": (3, 5), "chunk": (4,)}
 _REASONS = {"stop": (0,), "refuse": (0,)}
 _OPERATORS = {"engage", "disengage", "stop", "reset"}
-_CALLS = _OPERATORS | {"state", "chunk", "heartbeat", "policy_lost", "alone", "refuse", "tick"}
+_CALLS = _OPERATORS | {"state", "camera", "chunk", "heartbeat", "policy_lost", "alone", "refuse", "tick"}
 # While nobody listens, about a minute is kept.
 _KEPT = 20_000
 

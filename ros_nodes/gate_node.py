@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.duration import Duration
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String, UInt8MultiArray, UInt64
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
@@ -29,8 +30,8 @@ from ros_nodes.convert import (
     to_trajectory,
 )
 from ros_nodes.gate_log import GateLog
-from ros_nodes.parse import from_message, from_trajectory, stamp_to_ns
-from ros_nodes.running import COMMAND_QOS, EVENT_QOS, LATCHED_QOS, RobotNode, run
+from ros_nodes.parse import from_message, from_trajectory, picture, stamp_to_ns
+from ros_nodes.running import COMMAND_QOS, EVENT_QOS, LATCHED_QOS, SENSOR_QOS, RobotNode, run
 from ros_nodes.safety import Decision, Mode, Reason
 
 _TICK_S = 0.01
@@ -86,7 +87,11 @@ class GateNode(RobotNode):
 
     def _activate(self) -> None:
         for s in self.contract.streams:
-            self.create_subscription(MESSAGES[s.type], s.topic, partial(self._on_state, s), self.state_qos)
+            self.listen(MESSAGES[s.type], s.topic, partial(self._on_state, s), self.state_qos)
+        for c in self.contract.cameras:
+            # Read no further than the stamp: a picture is for the policy, the gate asks only how old it is.
+            kind = Image if c.type == "sensor_msgs/Image" else CompressedImage
+            self.listen(kind, c.topic, partial(self._on_picture, c.name), SENSOR_QOS, raw=True)
         self.create_subscription(JointTrajectory, "policy/chunk", self._on_chunk, COMMAND_QOS)
         self.create_subscription(UInt64, "policy/heartbeat", self._on_heartbeat, COMMAND_QOS)
         self.create_subscription(String, "policy/spec", self._on_spec, LATCHED_QOS)
@@ -106,6 +111,7 @@ class GateNode(RobotNode):
             values = from_message(stream, message, self.contract.frame)
         except BadInput as e:
             self._warn(f"state refused: {e}")
+            self._note(self._log.call("refuse", Reason.STATE_INVALID))
             return
         stamp = stamp_to_ns(message.header.stamp)
         state = self._observer.add(stamp, values)
@@ -113,8 +119,23 @@ class GateNode(RobotNode):
             return
         self._state_at = self.now()
         finite = bool(np.isfinite(state).all())
+        if not finite:
+            bad = [e for e, x in zip(self.contract.elements, state, strict=True) if not np.isfinite(x)]
+            self._warn(f"state refused: {bad} not finite")
         point, measured = state[self._point], self._measured(state)
         self._note(self._log.call("state", self._state_at, self.wall_ns(), stamp, point, finite, measured))
+        self._tick()
+
+    def _on_picture(self, camera: str, data: bytes) -> None:
+        try:
+            stamp, digest = picture(data)
+        except BadInput as e:
+            self._warn(f"picture refused: {camera}: {e}")
+            return
+        self._note(self._log.call("camera", camera, self.now(), self.wall_ns(), stamp, digest))
+
+    def _on_misfit(self, topic: str) -> None:
+        self._log.call("stop", Reason.QOS)
         self._tick()
 
     def _measured(self, state: np.ndarray) -> np.ndarray:

@@ -5,6 +5,8 @@ So a log is read without ROS by the code that read the messages when they came.
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +17,10 @@ from ros_nodes.contract import Stream
 from ros_nodes.outlets import ARRAY, TRAJECTORY, Outlet
 
 _SECOND = 1_000_000_000
+# A CDR message begins with four bytes that say how it is encoded; then comes the stamp of its header.
+_HEADER = struct.Struct("<iI")
+# No robot has more, and what claims to is not read.
+_MAX_JOINTS, _MAX_POINTS = 1024, 1024
 
 
 def stamp_to_ns(stamp: Any) -> int:
@@ -29,6 +35,8 @@ def from_message(stream: Stream, message: Any, frame: str) -> dict[str, float]:
         BadInput: for a wrong frame, a joint that is missing or named twice, a quaternion of length zero.
     """
     if stream.joints:
+        if max(len(message.name), len(message.position)) > _MAX_JOINTS:
+            raise BadInput(f"{stream.topic}.name", f"at most {_MAX_JOINTS} joints", len(message.name))
         names, values = list(message.name), list(message.position)
         if len(names) != len(values) or len(set(names)) != len(names):
             raise BadInput(f"{stream.topic}.name", f"{len(values)} unique names", names)
@@ -46,6 +54,18 @@ def from_message(stream: Stream, message: Any, frame: str) -> dict[str, float]:
         rotation = from_quaternion(np.array([q.x, q.y, q.z, q.w]), f"{stream.topic}.orientation")
         state |= dict(zip(stream.rotation, rotation.tolist(), strict=True))
     return state
+
+
+def picture(data: bytes) -> tuple[int, int]:
+    """Stamp in nanoseconds and digest of a serialised Image or CompressedImage, which is not read further.
+
+    Raises:
+        BadInput: if it is too short to have a header, or of another byte order.
+    """
+    if len(data) < _HEADER.size + 4 or data[1] != 1:
+        raise BadInput("picture", "a little-endian message with a header", f"{len(data)} bytes")
+    sec, nanosec = _HEADER.unpack_from(data, 4)
+    return sec * _SECOND + nanosec, zlib.crc32(memoryview(data)[4 + _HEADER.size :])
 
 
 def from_outlet(outlet: Outlet, message: Any) -> list[float]:
@@ -78,6 +98,9 @@ def from_trajectory(message: Any, frame: str) -> np.ndarray:
     if message.header.frame_id != frame:
         raise BadInput("trajectory.frame_id", frame, message.header.frame_id)
     size = len(message.joint_names)
+    if size > _MAX_JOINTS or len(message.points) > _MAX_POINTS:
+        wanted = f"at most {_MAX_POINTS} points of {_MAX_JOINTS} joints"
+        raise BadInput("trajectory", wanted, (len(message.points), size))
     times = [p.time_from_start.sec * _SECOND + p.time_from_start.nanosec for p in message.points]
     if (np.diff([0, *times]) <= 0).any():
         raise BadInput("trajectory.time_from_start", "times that increase from above zero", times)

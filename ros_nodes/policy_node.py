@@ -71,7 +71,7 @@ class PolicyNode(RobotNode):
 
     def _activate(self) -> None:
         for s in self.contract.streams:
-            self.create_subscription(MESSAGES[s.type], s.topic, partial(self._on_state, s), self.state_qos)
+            self.listen(MESSAGES[s.type], s.topic, partial(self._on_state, s), self.state_qos)
         self.create_subscription(Header, "gate/request", self._on_request, COMMAND_QOS)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self._ended = threading.Event()

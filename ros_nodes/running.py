@@ -12,6 +12,7 @@ import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -178,6 +179,22 @@ class RobotNode(LifecycleNode):
     def state_qos(self) -> QoSProfile:
         """How to listen to the state: of an arm that is driven step by step no state may be lost."""
         return STATE_QOS if self.contract.driven is None else SENSOR_QOS
+
+    def listen(
+        self, kind: Any, topic: str, hear: Callable[..., None], qos: QoSProfile, raw: bool = False
+    ) -> None:
+        """Subscribes; a publisher whose quality of service does not fit is told of, for it is never heard."""
+
+        def misfit(event: Any) -> None:
+            policy = event.last_policy_kind
+            self.get_logger().error(f"{topic}: a publisher offers less than is asked for ({policy})")
+            self._on_misfit(topic)
+
+        events = SubscriptionEventCallbacks(incompatible_qos=misfit)
+        self.create_subscription(kind, topic, hear, qos, raw=raw, event_callbacks=events)
+
+    def _on_misfit(self, topic: str) -> None:
+        """A publisher of `topic` cannot be heard."""
 
     def _declare(self, name: str, default: object, text: str, read_only: bool = True) -> object:
         descriptor = ParameterDescriptor(description=text, read_only=read_only)

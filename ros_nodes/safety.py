@@ -18,12 +18,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 
+from ros_nodes.cameras import CameraWatch
 from ros_nodes.limits import Timing
 
 _KNOWN_STATES = 64
@@ -43,7 +44,7 @@ class Reason(StrEnum):
 
     NONE = "NONE"
     NO_STATE = "NO_STATE"  # no robot state yet, or the last one is too old
-    STATE_INVALID = "STATE_INVALID"  # non-finite
+    STATE_INVALID = "STATE_INVALID"  # non-finite, or not as the contract says
     STATE_STAMP = "STATE_STAMP"  # too old, in the future, or not newer than the one before
     NO_CHUNK = "NO_CHUNK"  # the policy has not answered in time
     CHUNK_NAMES = "CHUNK_NAMES"
@@ -55,6 +56,8 @@ class Reason(StrEnum):
     CHUNK_FAR = "CHUNK_FAR"  # it begins too far from where the arm rests
     TRACKING = "TRACKING"  # the arm is not where it was told to be
     WORKSPACE = "WORKSPACE"  # the arm is outside its limits, or the guarded point outside its box
+    QOS = "QOS"  # a publisher of the state whose quality of service does not fit
+    CAMERA_STALE = "CAMERA_STALE"  # no new picture, or the same one again and again
     POLICY_LOST = "POLICY_LOST"  # heartbeat missing, or the policy node said so
     EPOCH = "EPOCH"  # the policy server was restarted: its memory of the episode is gone
     CLOCK = "CLOCK"  # the gate itself was suspended, or its clock went back
@@ -96,9 +99,13 @@ class Gate(ABC):
         names: of the actions.
         timing: deadlines.
         max_chunk: most actions in a chunk.
+        cameras: how old a picture may be, in seconds, by camera.
     """
 
-    def __init__(self, names: Sequence[str], timing: Timing, max_chunk: int):
+    def __init__(
+        self, names: Sequence[str], timing: Timing, max_chunk: int, cameras: Mapping[str, float] | None = None
+    ):
+        self._watch = CameraWatch(cameras or {})
         self._names, self._t, self._max_chunk = tuple(names), timing, max_chunk
         self.mode, self.reason = Mode.DISARMED, Reason.NONE
         self.played = self.held = self.limited = 0
@@ -110,6 +117,7 @@ class Gate(ABC):
         self._point = self._measured = np.zeros(0)
         self._stamps: deque[int] = deque(maxlen=_KNOWN_STATES)
         self._state_at: float | None = None
+        self._no_state = Reason.NO_STATE  # why there is none, if none is accepted
         self._unanswered = False
         self._answered = 0
         self._chunk_stamp = 0
@@ -236,11 +244,13 @@ class Gate(ABC):
             measured: (A,) what the actions command, as it is now; for an arm that is driven by time.
         """
         if not (finite and np.isfinite(point).all() and np.isfinite(measured).all()):
+            self._no_state = Reason.STATE_INVALID
             return self.refuse(Reason.STATE_INVALID)
-        if self._stamps and stamp_ns <= self._stamps[-1]:
+        old = bool(self._stamps) and stamp_ns <= self._stamps[-1]
+        if old or not self._fresh(wall_ns - stamp_ns, self._t.state_max_age_s):
+            self._no_state = Reason.STATE_STAMP
             return self.refuse(Reason.STATE_STAMP)
-        if not self._fresh(wall_ns - stamp_ns, self._t.state_max_age_s):
-            return self.refuse(Reason.STATE_STAMP)
+        self._no_state = Reason.NO_STATE
         self._stamps.append(stamp_ns)
         self._point, self._measured, self._state_at, self._unanswered = point, measured, now, True
         return Reason.NONE
@@ -268,6 +278,14 @@ class Gate(ABC):
         self._chunk_stamp, self._asked_at = stamp_ns, None
         return Reason.NONE
 
+    def camera(self, name: str, now: float, wall_ns: int, stamp_ns: int, digest: int) -> Reason:
+        """A picture arrived: its stamp, and a digest of what is on it."""
+        fresh = self._watch.see(name, now, wall_ns, stamp_ns, digest, self._where())
+        return Reason.NONE if fresh else self.refuse(Reason.CAMERA_STALE)
+
+    def _where(self) -> np.ndarray:
+        return np.concatenate([self._point, self._measured])
+
     def heartbeat(self, now: float, epoch: int) -> None:
         """The policy is alive; `epoch` changes when its server was restarted."""
         self._beat_at = now
@@ -292,6 +310,7 @@ class Gate(ABC):
         if not 0 <= gap <= self._t.tick_gap_s and gap != float("inf"):
             # Time stamps of before mean nothing now: wait for fresh input.
             self._state_at = self._beat_at = None
+            self._watch.forget()
             self._unanswered, self._output_at, self._since = False, float("-inf"), now
             trouble = Reason.CLOCK
         if self.mode is Mode.DISARMED:
@@ -325,9 +344,11 @@ class Gate(ABC):
         if not self._alone:
             return Reason.TWO_PUBLISHERS
         if self._state_at is None or not 0 <= now - self._state_at <= self._t.state_max_age_s:
-            return Reason.NO_STATE
+            return self._no_state
         if self._beat_at is None or not 0 <= now - self._beat_at <= self._t.heartbeat_max_age_s:
             return Reason.POLICY_LOST
+        if self._watch.blind(now, self._where()):
+            return Reason.CAMERA_STALE
         return self._ails(now)
 
     def _trip(self, reason: Reason, now: float) -> None:

@@ -7,6 +7,7 @@ arm.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -23,10 +24,13 @@ class SteppedGate(Gate):
         limits: what a command may be.
         timing: deadlines.
         max_chunk: most actions in a chunk.
+        cameras: how old a picture may be, by camera.
     """
 
-    def __init__(self, limits: Limits, timing: Timing, max_chunk: int):
-        super().__init__(limits.names, timing, max_chunk)
+    def __init__(
+        self, limits: Limits, timing: Timing, max_chunk: int, cameras: Mapping[str, float] | None = None
+    ):
+        super().__init__(limits.names, timing, max_chunk, cameras)
         self._limits = limits
         self._chunk: deque[np.ndarray] = deque()
         self._chunk_at = 0.0

@@ -9,6 +9,7 @@ quickest stop within them, and then rest.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -74,12 +75,20 @@ class TimedGate(Gate):
         drive: how.
         timing: deadlines.
         max_chunk: most actions in a chunk.
+        cameras: how old a picture may be, by camera.
         shadow: the arm is driven by someone else, and the commands are only looked at: each chunk begins
             where the arm is, and it need not follow.
     """
 
-    def __init__(self, drive: Drive, timing: Timing, max_chunk: int, shadow: bool = False):
-        super().__init__(drive.bounds.names, timing, max_chunk)
+    def __init__(
+        self,
+        drive: Drive,
+        timing: Timing,
+        max_chunk: int,
+        cameras: Mapping[str, float] | None = None,
+        shadow: bool = False,
+    ):
+        super().__init__(drive.bounds.names, timing, max_chunk, cameras)
         self._shadow = shadow
         self._drive, self._bounds = drive, drive.confined()
         self._period = 1 / drive.rate

@@ -113,7 +113,7 @@ def test_deployment_in_lockstep_episodes_are_those_of_rollout(lockstep):
     assert float(report.gate["chunk_ms.p50"]) > 0
 
 
-def test_deployment_gate_killed_the_robot_holds_by_itself(lockstep):
+def test_fault_13_gate_killed_the_robot_holds_by_itself(lockstep):
     lockstep.begin(2)
     _until(lockstep, lambda s: s["commanded"] >= 4)
     os.kill(lockstep.processes.pid("gate"), signal.SIGKILL)

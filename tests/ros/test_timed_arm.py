@@ -93,7 +93,7 @@ def test_timed_arm_operator_says_it_has_succeeded(deployed):
     assert (episode.ended, episode.success) == ("success", True)
 
 
-def test_timed_arm_policy_server_killed_comes_to_rest_in_time_and_faults(deployed, listener):
+def test_fault_12_policy_server_killed_arm_rests_in_time_and_faults(deployed, listener):
     deployed.begin(2)
     began = len(listener.commands)
     while len(listener.commands) < began + 25:
