@@ -6,6 +6,7 @@
 # bench-truth   the study behind the README's claim, resumable
 # bench-policies   comparisons of policies, resumable
 # bench-deploy  success over ROS 2
+# faults  what can go wrong on a robot, and whether each guard is needed
 export OMP_NUM_THREADS := 1
 
 VENV := .venv
@@ -14,7 +15,7 @@ PACKAGES := robopolicy world_models sim ros_nodes
 STAMP := $(VENV)/.setup-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
-.PHONY: setup demo test lint bench bench-truth bench-policies bench-deploy clean
+.PHONY: setup demo test lint bench bench-truth bench-policies bench-deploy faults clean
 SEED ?= 7
 TRUTH ?= runs/truth
 # Tasks whose parts are taken away one by one.
@@ -89,6 +90,9 @@ bench-deploy: setup
 	$(BIN)/robopolicy deploy --policy runs/demo-$(SEED)/policy --seed $(SEED) \
 		--steerer runs/demo-$(SEED)/steerer --episodes 20 --out runs/deploy-$(SEED)
 	cp runs/deploy-$(SEED)/result.json benchmarks/results/deploy-$(SEED).json
+
+faults: setup
+	$(BIN)/python -m benchmarks.faults
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* .bootstrap

@@ -99,38 +99,54 @@ class Replay:
 class DraftContract:
     """Draft the contract of a robot from demonstrations on it: topics, limits, workspace, deadlines.
 
-    It is a beginning: the file says what has to be corrected before an arm is engaged.
+    It is a beginning: the file says what has to be corrected before an arm is engaged. Or, of a contract that
+    is there, who may say what on its topics, as a policy file for SROS2: only the gate may command the arm.
     Next: robopolicy deploy --robot FILE.
 
     Example: robopolicy contract --dataset runs/demos --out my_arm.yaml
 
     Attributes:
-        dataset: folders that "robopolicy collect" or "robopolicy convert" wrote.
         out: a new file.
+        dataset: folders that "robopolicy collect" or "robopolicy convert" wrote.
         frame: of all points.
+        security: name or path of the contract that a policy file is wanted for, instead of a draft.
+        namespace: of the nodes in it.
     """
 
-    dataset: tuple[Path, ...]
     out: Path
+    dataset: tuple[Path, ...] = ()
     frame: str = "world"
+    security: str = ""
+    namespace: str = "robopolicy"
 
 
 def draft_contract(args: DraftContract) -> int:
     """Drafts a contract; see `DraftContract`."""
-    from robopolicy.data.episodes import dataset_info, load_episodes
-    from ros_nodes.draft import draft
-
-    folders = need("dataset", args.dataset)
     if args.out.exists():
         raise BadInput("out", "a new file", f"{args.out} (exists)")
-    spec, _ = dataset_info(folders[0])
-    for folder in folders[1:]:
-        spec.require(dataset_info(folder)[0], str(folder))
-    text = draft(spec, load_episodes(folders), args.frame)
+    if args.security:
+        from ros_nodes.contract import Contract
+        from ros_nodes.security import policy_xml
+
+        text = policy_xml(Contract.load(args.security), args.namespace)
+    elif args.dataset:
+        text = _drafted(need("dataset", args.dataset), args.frame)
+    else:
+        raise BadInput("dataset", "folders of demonstrations, or security for a policy file", "neither")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(text)
     say(f"{args.out}: read it before an arm is engaged")
     return 0
+
+
+def _drafted(folders: list[Path], frame: str) -> str:
+    from robopolicy.data.episodes import dataset_info, load_episodes
+    from ros_nodes.draft import draft
+
+    spec, _ = dataset_info(folders[0])
+    for folder in folders[1:]:
+        spec.require(dataset_info(folder)[0], str(folder))
+    return draft(spec, load_episodes(folders), frame)
 
 
 def replay(args: Replay) -> int:

@@ -163,6 +163,13 @@ def ros(env: Mapping[str, str], installed: Callable[[str], str | None]) -> Itera
         yield Finding("fail", "ros", error, "pip install --force-reinstall 'robopolicy[ros]'")
     else:
         yield Finding("ok", "ros", f"rclpy works ({f'wheels {wheels}' if wheels else 'installation'})")
+        from ros_nodes.security import unenforced
+
+        if open_to_all := unenforced(env):
+            cure = "for a real arm: robopolicy contract --security ROBOT --out policy.xml (docs/deploy.md)"
+            yield Finding("warn", "ros security", f"not enforced: {open_to_all}", cure)
+        else:
+            yield Finding("ok", "ros security", "enforced")
 
 
 def _threads(env: Mapping[str, str]) -> Iterator[Finding]:
