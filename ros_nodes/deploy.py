@@ -69,7 +69,8 @@ class DeployReport:
         episodes: one per seed.
         inference_ms: policy server: count, p50_ms, p99_ms.
         gate: last diagnostics of the gate: counts, and p50 and p99 in ms of `chunk_ms` (age of the
-            observation when its chunk arrives) and `answer_ms` (state in to command out).
+            observation when its chunk arrives), `answer_ms` (state in to command out) and `period_error_ms`
+            (how far its own ticks are from their rate).
     """
 
     episodes: tuple[EpisodeReport, ...]
@@ -204,6 +205,15 @@ class Deployment:
         if self._stop.is_set():
             raise Interrupted("interrupted; the arm was told to hold")
         self.processes.require_alive()
+
+    def restart_server(self) -> None:
+        """A new policy server in place of one that has died; the next `begin` makes the node find it.
+
+        No other process may be replaced: it knows nothing of the arm, and the gate holds until someone begins
+        anew.
+        """
+        self.processes.start("server", [*self._server_command, "--address", self.server_address])
+        self._server = self._connect(self.server_address)
 
     def status(self) -> Message:
         """What the plant says about a simulated arm."""

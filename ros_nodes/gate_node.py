@@ -69,6 +69,8 @@ class GateNode(RobotNode):
         self._told = ""
         self._chunk_ms: deque[float] = deque(maxlen=_REMEMBERED)
         self._answer_ms: deque[float] = deque(maxlen=_REMEMBERED)
+        self._period_error_ms: deque[float] = deque(maxlen=_REMEMBERED)
+        self._period = _TICK_S if self._driven is None else 1 / self._driven.drive.rate
         self._state_at = 0.0
 
         outlets = {"command": JointTrajectory}
@@ -99,8 +101,8 @@ class GateNode(RobotNode):
         self.create_service(Trigger, "~/stop", self._on_stop)
         self.create_service(Trigger, "~/reset", self._on_reset)
         # A timer of the node's own clock would never tick under use_sim_time without /clock.
-        tick = _TICK_S if self._driven is None else 1 / self._driven.drive.rate
-        self.create_timer(tick, self._tick, clock=self.steady)
+        self._timer_at = 0.0
+        self.create_timer(self._period, self._on_timer, clock=self.steady)
         self.create_timer(_GRAPH_S, self._look_around, clock=self.steady)
         self.create_timer(_DIAGNOSTICS_S, self._diagnose, clock=self.steady)
 
@@ -124,7 +126,7 @@ class GateNode(RobotNode):
             self._warn(f"state refused: {bad} not finite")
         point, measured = state[self._point], self._measured(state)
         self._note(self._log.call("state", self._state_at, self.wall_ns(), stamp, point, finite, measured))
-        self._tick()
+        self._react()
 
     def _on_picture(self, camera: str, data: bytes) -> None:
         try:
@@ -136,7 +138,7 @@ class GateNode(RobotNode):
 
     def _on_misfit(self, topic: str) -> None:
         self._log.call("stop", Reason.QOS)
-        self._tick()
+        self._react()
 
     def _measured(self, state: np.ndarray) -> np.ndarray:
         """(A,) what the actions command, as it is now, in radians and metres; 0 for velocities."""
@@ -159,7 +161,7 @@ class GateNode(RobotNode):
             self._note(reason)
             if reason is Reason.NONE:
                 self._chunk_ms.append((wall - stamp) * 1e-6)
-        self._tick()
+        self._react()
 
     def _on_heartbeat(self, message: UInt64) -> None:
         self._log.call("heartbeat", self.now(), message.data)
@@ -189,22 +191,34 @@ class GateNode(RobotNode):
         else:
             reason = self._log.call("engage", self.now())
             response.success, response.message = reason is Reason.NONE, str(reason)
-        self._tick()
+        self._react()
         return response
 
     def _on_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._log.call("stop")
-        self._tick()
+        self._react()
         response.success = True
         return response
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success = self._log.call("reset")
         response.message = str(self.gate.mode)
-        self._tick()
+        self._react()
         return response
 
     # --- outputs --------------------------------------------------------------------------------
+
+    def _react(self) -> None:
+        """At once for an arm whose steps wait for an answer; in its time for one that is driven by time."""
+        if self._driven is None:
+            self._tick()
+
+    def _on_timer(self) -> None:
+        now = self.now()
+        if self._timer_at:
+            self._period_error_ms.append(1000 * abs(now - self._timer_at - self._period))
+        self._timer_at = now
+        self._tick()
 
     def _tick(self) -> None:
         now = self.now()
@@ -223,8 +237,7 @@ class GateNode(RobotNode):
     def _publish(self, actions: np.ndarray, stamp_ns: int) -> None:
         if self._driven is not None:
             for outlet in self._driven.outlets:
-                period = 1 / self._driven.drive.rate
-                message = to_outlet(outlet, actions[0], self.wall_ns(), period)
+                message = to_outlet(outlet, actions[0], self.wall_ns(), self._period)
                 self._commands[outlet.topic].publish(message)
             return
         frame, period = self.contract.frame, self.contract.timing.period_s
@@ -251,6 +264,7 @@ class GateNode(RobotNode):
             **{f"refused.{k}": v for k, v in gate.refused.items()},
             **_percentiles("chunk_ms", self._chunk_ms),
             **_percentiles("answer_ms", self._answer_ms),
+            **_percentiles("period_error_ms", self._period_error_ms),
         }
         status = DiagnosticStatus(
             level=_LEVELS.get(gate.mode, DiagnosticStatus.OK),

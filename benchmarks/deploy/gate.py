@@ -1,0 +1,78 @@
+"""How regular the gate ticks while a policy runs, beside the machine's own noise, and what it adds.
+
+    python -m benchmarks.deploy.gate [--seconds 60]
+
+Gate, policy server, policy node and mock arm run over DDS in processes of their own; a process that does
+nothing but sleep until its next tick, at the same rate and at the same time, says what the machine allows.
+"overhead" is the time from a state's arrival at the gate to its command, of an arm driven step by step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.deploy.common import Heard, mocked, save
+from ros_nodes.deploy import Deployment
+
+_SLEEPER = """
+import sys, time
+import numpy as np
+period, seconds = float(sys.argv[1]), float(sys.argv[2])
+errors, due, last = [], time.monotonic() + period, time.monotonic()
+while len(errors) * period < seconds:
+    time.sleep(max(due - time.monotonic(), 0))
+    now = time.monotonic()
+    errors.append(1000 * abs(now - last - period))
+    last, due = now, due + period
+print(np.percentile(errors, 50), np.percentile(errors, 99))
+"""
+
+
+def main() -> None:
+    """Measures both and writes the results file."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=60.0)
+    args = parser.parse_args()
+    with mocked() as deployment:
+        heard = Heard(deployment)
+        rate = deployment.contract.driven.drive.rate  # type: ignore[union-attr]
+        reports = []
+        command = [sys.executable, "-c", _SLEEPER, str(1 / rate), str(args.seconds)]
+        sleeper = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        while sleeper.poll() is None:
+            reports.append(deployment.episode(len(reports)))
+        out, _ = sleeper.communicate()
+        gate = deployment.report(reports).gate
+    machine = [float(x) for x in out.split()]
+    gaps = 1000 * np.abs(np.diff([t for t, _ in heard.commands]) - 1 / rate)
+    found = {
+        "rate_hz": rate,
+        "seconds": args.seconds,
+        "p50_period_error_ms": float(gate["period_error_ms.p50"]),
+        "p99_period_error_ms": float(gate["period_error_ms.p99"]),
+        "machine_p50_ms": machine[0],
+        "machine_p99_ms": machine[1],
+        "heard_p99_ms": float(np.percentile(gaps[gaps < 1000], 99)),
+        "episodes": len(reports),
+        "overhead_ms": overhead(),
+    }
+    save("gate", found)
+    print(found)
+
+
+def overhead() -> dict[str, float]:
+    """p50 and p99 in ms of the gate's answers in a simulated episode, step by step in real time."""
+    script = Path(__file__).parents[2] / "tests" / "helpers" / "lift_by_script.py"
+    with Deployment([str(script)], "panda_sim") as deployment:
+        reports = [deployment.episode(seed) for seed in range(6)]
+        gate = deployment.report(reports).gate
+    return {"p50": float(gate["answer_ms.p50"]), "p99": float(gate["answer_ms.p99"])}
+
+
+if __name__ == "__main__":
+    main()
