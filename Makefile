@@ -5,7 +5,7 @@
 # bench   speed against plain robosuite and Stable-Baselines3
 # bench-truth   the study behind the README's claim, resumable
 # bench-policies   comparisons of policies, resumable
-# bench-deploy  success over ROS 2
+# bench-deploy  success over ROS 2, kills, regularity, fuzzing, soak
 # faults  what can go wrong on a robot, and whether each guard is needed
 export OMP_NUM_THREADS := 1
 
@@ -16,7 +16,6 @@ STAMP := $(VENV)/.setup-$(shell cat requirements.lock pyproject.toml | cksum | c
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
 .PHONY: setup demo test lint bench bench-truth bench-policies bench-deploy faults clean
-SEED ?= 7
 TRUTH ?= runs/truth
 # Tasks whose parts are taken away one by one.
 PARTS ?= push coffee-pull
@@ -84,12 +83,14 @@ bench-policies: setup
 	done
 	$(BIN)/python -m benchmarks.readme
 
-# A steered policy on the simulated arm, over ROS 2 in real time.
+# What a deployment does over ROS 2: an hour of soak, so some two hours in all.
 bench-deploy: setup
-	$(BIN)/robopolicy demo --seed $(SEED) --out runs/demo-$(SEED)
-	$(BIN)/robopolicy deploy --policy runs/demo-$(SEED)/policy --seed $(SEED) \
-		--steerer runs/demo-$(SEED)/steerer --episodes 20 --out runs/deploy-$(SEED)
-	cp runs/deploy-$(SEED)/result.json benchmarks/results/deploy-$(SEED).json
+	for part in episodes kill gate fuzz soak; do \
+		$(BIN)/python -m benchmarks.deploy.$$part || exit 1; \
+	done
+	$(BIN)/python -m benchmarks.faults
+	$(BIN)/python -m benchmarks.deploy.summary
+	$(BIN)/python -m benchmarks.readme
 
 faults: setup
 	$(BIN)/python -m benchmarks.faults

@@ -14,6 +14,7 @@ import struct
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ def main() -> None:
         encode({"kind": "stats"}),
     ]
     rng, process = np.random.default_rng(SEED), psutil.Process()
-    outcomes = dict.fromkeys(("answered", "refused", "not a message"), 0)
+    outcomes: Counter[str] = Counter()
     crashes, memory, began = [], [], time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, Server(str(Path(folder) / "s"), service.connect):
         for i in range(args.frames):
@@ -61,10 +62,10 @@ def main() -> None:
                 shout(str(Path(folder) / "s"), frame)
             if i % (args.frames // 20 or 1) == 0:
                 memory.append(process.memory_info().rss / 1e6)
-                print(f"{i}: {outcomes}, {len(crashes)} crashes, {memory[-1]:.0f} MB", flush=True)
+                print(f"{i}: {dict(outcomes)}, {len(crashes)} crashes, {memory[-1]:.0f} MB", flush=True)
     grown = memory[-1] - memory[len(memory) // 4]
     seconds = time.perf_counter() - began
-    found = {"frames": args.frames, "crashes": len(crashes), "first": crashes[:3], "outcomes": outcomes}
+    found = {"frames": args.frames, "crashes": len(crashes), "first": crashes[:3], "outcomes": dict(outcomes)}
     save("fuzz", {"seed": SEED, **found, "memory_grown_mb": grown, "memory_mb": memory, "seconds": seconds})
     print(found, f"memory grew by {grown:.1f} MB after a quarter")
 
@@ -80,7 +81,7 @@ def mutated(rng: np.random.Generator, good: list[bytes]) -> bytes:
     if way == 2:
         other = good[rng.integers(len(good))]
         return bytes(frame[: rng.integers(4, len(frame) + 1)]) + other[int(rng.integers(4, len(other))) :]
-    for _ in range(int(rng.integers(1, 8))):
+    for _ in range(int(rng.integers(1, 4))):
         frame[rng.integers(4, len(frame))] = rng.integers(256)
     return bytes(frame)
 
