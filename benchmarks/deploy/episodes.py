@@ -2,7 +2,7 @@
 
     python -m benchmarks.deploy.episodes [--run runs/demo-54] [--episodes 50]
 
-A demo's policy and steerer (made if the folder is not there) drive the simulated arm over DDS in real time, and
+A demo's policy and steerer (made if the folder is not there) drive the simulated arm over DDS in real time;
 then the same episodes are run offline.
 """
 
