@@ -151,6 +151,15 @@ class Contract:
         """All actions, in the order of the contract."""
         return tuple(self.action_units)
 
+    @property
+    def command_range(self) -> tuple[np.ndarray, np.ndarray]:
+        """(A,) smallest and largest command, as it goes out."""
+        if self.driven is not None:
+            b = self.driven.drive.bounds
+            return np.where(b.paced, -b.speed, b.low), np.where(b.paced, b.speed, b.high)
+        assert self.limits is not None
+        return self.limits.low, self.limits.high
+
     def check_spec(self, spec: Spec) -> None:
         """Refuses a Spec that this robot does not fulfil, naming the field that differs."""
         _same("robot", self.robot, spec.robot)

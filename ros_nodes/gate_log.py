@@ -6,6 +6,7 @@ knew: played again, each answer has to be the same, bit for bit.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -93,6 +94,25 @@ def engaged(batch: bytes) -> list[bool]:
         elif name in _OPERATORS or (name == "tick" and answer[0] in (Mode.DISARMED, Mode.FAULT)):
             said.append(False)
     return said
+
+
+def timeline(batches: Iterable[bytes]) -> tuple[list[tuple[float, str, str]], dict[str, int]]:
+    """When mode or reason changed (steady seconds, mode, reason); how often what was decided or refused."""
+    changes: list[tuple[float, str, str]] = []
+    counts: Counter[str] = Counter()
+    for batch in batches:
+        for _, name, args, answer in _calls(batch):
+            if name == "tick":
+                mode, reason, command, hold, *_ = answer
+                reason = "" if reason in (Reason.NONE, Reason.LIMITED) else reason
+                if not changes or changes[-1][1:] != (mode, reason):
+                    changes.append((args[0], mode, reason))
+                counts["commands"] += command is not None
+                counts["holds"] += bool(hold)
+                counts["commands that a limit changed"] += bool(answer[6])
+            elif name in ("state", "chunk", "camera") and answer != Reason.NONE:
+                counts[f"{name} refused: {answer}"] += 1
+    return changes, dict(counts)
 
 
 def _calls(batch: bytes) -> list[Any]:

@@ -112,6 +112,32 @@ def _question(message: Any) -> Mapping[str, Any]:
     return decode(bytes(message.data)[4:])
 
 
+def commanded(log: Log) -> tuple[np.ndarray, np.ndarray]:
+    """What the arm was told, in its own units.
+
+    Returns:
+        (N,) nanoseconds of the commands, and (N, A) what each said, actions in the order of the contract; NaN
+        where an action has not been commanded yet, or where the arm was told to hold step by step.
+    """
+    contract = log.contract
+    beside = "shadow/" if log.shadow else ""
+    outlets = {beside + o.topic: o for o in contract.driven.outlets} if contract.driven else {}
+    row, times, rows = np.full(len(contract.action_names), np.nan), [], []
+    for topic, at, message in log.messages:
+        if topic in outlets:
+            row[list(outlets[topic].actions)] = from_outlet(outlets[topic], message)
+        elif topic == "command":
+            points = from_trajectory(message, contract.frame)
+            row[:] = np.nan
+            if len(points):
+                row[:] = by_name(list(message.joint_names), contract.action_names, points[0])
+        else:
+            continue
+        times.append(at)
+        rows.append(row.copy())
+    return np.array(times), np.array(rows).reshape(len(rows), len(row))
+
+
 def shadow_errors(log: Log) -> dict[str, np.ndarray]:
     """How far what a policy would have done is from what was done, by steps ahead.
 

@@ -9,9 +9,13 @@ import threading
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from robopolicy.cli.common import Result, need, plain, say
 from robopolicy.errors import BadInput, Interrupted
+
+if TYPE_CHECKING:
+    from ros_nodes.logs import Log
 
 
 @dataclass(frozen=True)
@@ -88,11 +92,13 @@ class Replay:
         log: what "robopolicy deploy --record" wrote.
         policy: the policy that was served; without it only the gate is asked.
         steerer: and its steerer.
+        page: HTML page to write: commands against their limits, what the gate did, how late chunks were.
     """
 
     log: Path
     policy: Path | None = None
     steerer: Path | None = None
+    page: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -155,6 +161,8 @@ def replay(args: Replay) -> int:
 
     need("log", [args.log])
     log = read_log(args.log)
+    if args.page is not None:
+        say(f"{_drawn(log, args.page)}: open it in a browser")
     say(f"gate: {replay_gate(log)} calls answered as before")
     if args.policy is not None:
         from robopolicy.policies.load import load_policy
@@ -167,6 +175,34 @@ def replay(args: Replay) -> int:
         session = {n: h.answer for n, h in PolicyService(policy, steerer, 0).connect().items()}
         say(f"policy: {replay_policy(log, session)} chunks as before")
     return 0
+
+
+def _drawn(log: Log, page: Path) -> Path:
+    from robopolicy.report.deployment import Deployed, deployment_page
+    from ros_nodes.gate_log import timeline
+    from ros_nodes.logs import commanded
+    from ros_nodes.parse import stamp_to_ns
+
+    contract, began = log.contract, log.messages[0][1]
+    times, commands = commanded(log)
+    changes, counts = timeline(bytes(m.data) for m in log.of("gate/events"))
+    late = [(at - stamp_to_ns(m.header.stamp)) * 1e-6 for t, at, m in log.messages if t == "policy/chunk"]
+    low, high = contract.command_range
+    first = changes[0][0] if changes else 0.0
+    return deployment_page(
+        Deployed(
+            contract.robot,
+            (times - began) * 1e-9,
+            commands,
+            contract.action_names,
+            low,
+            high,
+            late,
+            [(at - first, mode, reason) for at, mode, reason in changes],
+            counts,
+        ),
+        page,
+    )
 
 
 def serve(args: Serve) -> int:

@@ -17,6 +17,7 @@ rclpy = pytest.importorskip("rclpy")
 import reach_by_script  # noqa: E402
 from std_msgs.msg import Float64MultiArray  # noqa: E402
 
+from robopolicy.cli import main as robopolicy  # noqa: E402
 from robopolicy.errors import BadInput  # noqa: E402
 from ros_nodes.deploy import Deployment  # noqa: E402
 from ros_nodes.logs import read_log, replay_gate, shadow_errors, to_episodes  # noqa: E402
@@ -113,6 +114,10 @@ def test_timed_arm_log_plays_again_and_becomes_episodes(deployed, folder):
     deployed.processes.stop(("gate",), ("policy", "mock_arm"), ("recorder",))
     log = read_log(folder / "log")
     assert replay_gate(log) > 500
+    assert robopolicy(["replay", "--log", str(folder / "log"), "--page", str(folder / "page.html")]) == 0
+    page = (folder / "page.html").read_text()
+    assert "FAULT" in page
+    assert page.count("<svg") == 7
     first, *_ = to_episodes(log)
     assert abs(first.length - reach_by_script.SPEC.horizon) < 8
     assert np.allclose(first.actions[-1], reach_by_script.GOAL, atol=0.5)
