@@ -51,6 +51,14 @@ class Heard:
     def _note(self, message: Any) -> None:
         self.commands.append((time.monotonic(), np.array(message.data)))
 
+    def wait_for_motion(self, within_s: float = 20.0) -> None:
+        """Listens until the arm is told to move."""
+        until = time.monotonic() + within_s
+        while len(self.commands) < 2 or np.abs(self.commands[-1][1] - self.commands[-2][1]).max() < 1e-3:
+            if time.monotonic() > until:
+                raise TimeoutError(f"the arm was not moved (gate {self._console.state})")
+            self.spin(0.01)
+
     def spin(self, seconds: float) -> None:
         """Listens for so long."""
         until = time.monotonic() + seconds

@@ -98,7 +98,7 @@ def wall(minutes: float) -> dict[str, float]:
         while time.monotonic() < ends:
             if episodes % 10 == 9:
                 deployment.begin(episodes)
-                heard.spin(0.8)
+                heard.wait_for_motion()
                 os.kill(deployment.processes.pid("server"), signal.SIGKILL)
                 killed, before = time.monotonic(), len(heard.commands)
                 deployment.console._watch = lambda: None
