@@ -2,8 +2,8 @@
 
     python -m benchmarks.deploy.kill [--runs 50]
 
-SIGKILL over DDS, in separate processes; the moments are drawn from the time in which the arm moves. "rests" is
-the last time at which a command differed from the one before.
+SIGKILL over DDS, in separate processes; the moments are drawn from the time in which the arm moves. "rests"
+is the last time at which a command differed from the one before.
 """
 
 from __future__ import annotations
