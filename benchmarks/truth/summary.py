@@ -153,27 +153,25 @@ def _steering(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _world(worlds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Each variant of the world model over the same units: how true it is, what steering gains."""
-    if not worlds:
-        return {}
+    """By unit, each variant of the world model: how true it is, what steering gains."""
 
-    def of(name: str) -> dict[str, Any]:
-        rows = [(w["found"]["variants"][name], w["found"]["real"]) for w in worlds]
+    def of(variant: Mapping[str, Any], real: Mapping[str, Any]) -> dict[str, Any]:
+        both = [{"real": real[label], "imagined": variant["imagined"][label]} for label in real]
         return {
-            "gap": _mean(
-                abs(v["imagined"][label]["rate"] - r[label]["rate"]) for v, r in rows for label in r
-            ),
-            "mmrv": _mean(
-                _mmrv([{"real": r[label], "imagined": v["imagined"][label]} for label in r]) for v, r in rows
-            ),
-            **{k: _sum(v["replay"][k] for v, _ in rows) for k in rows[0][0]["replay"]},
-            "steered": {where: _sum(v["steered"][where] for v, _ in rows) for where in ("real", "imagined")},
-            "doubt_spearman": _mean(v["doubt_spearman"] for v, _ in rows),
-            "onset_auc": _mean(v["onset"]["auc"] for v, _ in rows),
+            "gap": _mean(abs(b["imagined"]["rate"] - b["real"]["rate"]) for b in both),
+            "mmrv": _mmrv(both),
+            **variant["replay"],
+            "steered": variant["steered"],
+            "doubt_spearman": variant["doubt_spearman"],
+            "onset_auc": variant["onset"]["auc"],
         }
 
-    units = [f"{w['task']}-{w['seed']}" for w in worlds]
-    return {"units": units, **{name: of(name) for name in worlds[0]["found"]["variants"]}}
+    return {
+        f"{w['task']}-{w['seed']}": {
+            name: of(variant, w["found"]["real"]) for name, variant in w["found"]["variants"].items()
+        }
+        for w in worlds
+    }
 
 
 def _arms(units: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -113,10 +113,14 @@ def steering(truth: Row) -> str:
 
 
 def world(truth: Row) -> str:
-    """Variants of the world model, over the same units."""
-    table = truth["ablations"]["world"]
-    if not table:
+    """Variants of the world model, a table per unit."""
+    units = truth["ablations"]["world"]
+    if not units:
         return "Not run yet.\n"
+    return "\n".join(f"{unit}:\n\n{_variants(rows)}" for unit, rows in units.items())
+
+
+def _variants(rows: Row) -> str:
     lines = _head(
         "world model",
         "steered in it, real",
@@ -128,21 +132,20 @@ def world(truth: Row) -> str:
         "doubt",
         "onset AUC",
     )
-    for name, row in table.items():
-        if name != "units":
-            lines.append(
-                _row(
-                    name,
-                    rate(row["steered"]["real"]),
-                    rate(row["steered"]["imagined"]),
-                    f"{row['gap']:.1%}",
-                    f"{row['mmrv']:.3f}",
-                    rate(row["failures_as_failures"]),
-                    rate(row["successes_as_successes"]),
-                    f"{row['doubt_spearman']:.2f}",
-                    f"{row['onset_auc']:.2f}",
-                )
+    for name, row in rows.items():
+        lines.append(
+            _row(
+                name,
+                rate(row["steered"]["real"]),
+                rate(row["steered"]["imagined"]),
+                f"{row['gap']:.1%}",
+                f"{row['mmrv']:.3f}",
+                rate(row["failures_as_failures"]),
+                rate(row["successes_as_successes"]),
+                f"{row['doubt_spearman']:.2f}",
+                f"{row['onset_auc']:.2f}",
             )
+        )
     return _text(lines)
 
 

@@ -126,7 +126,7 @@ def test_references_steering_and_world_ablations_enter_the_summary(results):
     assert truth["tasks"]["push"]["reference_real_dsrl"]["real_steps"] == 30_000
     assert "reference_real_dsrl" not in truth["tasks"]["soccer"]
     assert truth["ablations"]["steering"]["ppo"]["real"]["rate"] == 0.8
-    assert truth["ablations"]["world"]["full"]["gap"] == pytest.approx(0.1)
+    assert truth["ablations"]["world"]["push-30"]["full"]["gap"] == pytest.approx(0.1)
     rounds = truth["replay_by_round"]["push"]
     assert rounds["world"]["failures_as_failures"]["rate"] == 0.7
     assert rounds["world-refreshed"]["failures_as_failures"]["rate"] == 1.0
