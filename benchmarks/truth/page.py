@@ -50,7 +50,7 @@ def write_page(out: Path, tables: Mapping[str, str], units: Sequence[Mapping[str
         tables: heading -> table in Markdown.
         units: results of the units.
     """
-    parts = [f"<h2>{escape(name)}</h2>{_html_table(table)}" for name, table in tables.items()]
+    parts = [f"<h2>{escape(name)}</h2>{_html(table)}" for name, table in tables.items()]
     body = f"<h1>Does imagination tell the truth?</h1><figure>{scatter(units)}</figure>{''.join(parts)}"
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -58,6 +58,12 @@ def write_page(out: Path, tables: Mapping[str, str], units: Sequence[Mapping[str
     )
     page = f'<!DOCTYPE html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
     write_atomic(out, page.encode())
+
+
+def _html(markdown: str) -> str:
+    """Tables, and what stands between them."""
+    blocks = markdown.strip().split("\n\n")
+    return "".join(_html_table(b) if b.startswith("|") else f"<p>{escape(b)}</p>" for b in blocks)
 
 
 def _html_table(markdown: str) -> str:
