@@ -44,7 +44,9 @@ class ReferenceNa:
 
         latent, log_prob = noise.actor.action_log_prob(seen)
         alpha = log_alpha.detach().exp()
-        _descend(noise.ent_coef_optimizer, -(log_alpha * (log_prob + noise.target_entropy).detach()).mean())
+        _descend(
+            noise.ent_coef_optimizer, -(log_alpha * (log_prob + float(noise.target_entropy)).detach()).mean()
+        )
 
         with torch.no_grad():
             then, then_log_prob = noise.actor.action_log_prob(following)

@@ -62,8 +62,10 @@ def write_refreshed(unit: Unit, folder: Path) -> None:
 
     study(unit)
     out, fresh, seed = unit.folder, unit.folder / "rollouts-fresh-refreshed", unit.seed
-    actors = {"policy": out / "policy", "steerer": out / "steerer-refreshed"}
-    collect(Collect(fresh, unit.task, 60, **actors, first=70_000, seed=seed, processes=1))
+    policy, steerer = out / "policy", out / "steerer-refreshed"
+    collect(
+        Collect(fresh, unit.task, 60, policy=policy, steerer=steerer, first=70_000, seed=seed, processes=1)
+    )
     episodes = load_episodes([out / "rollouts-fresh", fresh])
     found = {}
     for name in ("world", "world-refreshed"):
@@ -114,8 +116,8 @@ def judged(
         unit.folder / name,
         tuple(steerers.values()),
         unit.task,
-        RANKED_EPISODES,
-        unit.seed,
+        episodes=RANKED_EPISODES,
+        seed=unit.seed,
         processes=1,
     )
     return _rows(evaluate(exam), (*refined, *steerers))

@@ -20,13 +20,14 @@ th:first-child,td:first-child{text-align:left}"""
 
 def scatter(units: Sequence[Mapping[str, Any]]) -> str:
     """Every policy of every unit: imagined against real success."""
-    axes = [Axis(0, 1, f"{where} success", percent=True, ticks=_TICKS) for where in ("imagined", "real")]
+    x, y = (Axis(0, 1, f"{where} success", percent=True, ticks=_TICKS) for where in ("imagined", "real"))
     tasks = list(dict.fromkeys(u["task"] for u in units))
     count = sum(len(u["ranking"]["policies"]) for u in units)
     plot = Plot(
         "Real and imagined success",
         f"{count} policies of {len(units)} units; on the diagonal imagination tells the truth.",
-        *axes,
+        x,
+        y,
         left=56,
         square=True,
     )
