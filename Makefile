@@ -17,8 +17,12 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 
 .PHONY: setup demo test lint bench bench-truth bench-policies bench-deploy faults clean
 TRUTH ?= runs/truth
-# Tasks whose parts are taken away one by one.
+# Tasks of which other ways of steering are tried, and other world models.
 PARTS ?= push coffee-pull
+WORLDS ?= push soccer
+# Tasks with a reference in the real simulator, by the seed that it has.
+SOON ?= push coffee-pull lever-pull soccer lift
+LATE ?= door stack can
 
 setup: $(STAMP)
 
@@ -68,10 +72,12 @@ bench: setup
 # Hours on two cores; what is finished is skipped.
 bench-truth: setup
 	$(BIN)/python -m benchmarks.truth --runs $(TRUTH)
-	$(BIN)/python -m benchmarks.truth --runs $(TRUTH) --what reference --seeds 38
+	$(BIN)/python -m benchmarks.truth --runs $(TRUTH) --what reference --seeds 38 --tasks $(SOON)
+	$(BIN)/python -m benchmarks.truth --runs $(TRUTH) --what reference --seeds 39 --tasks $(LATE)
 	$(BIN)/python -m benchmarks.truth --runs $(TRUTH) --what refreshed --seeds 38
 	$(BIN)/python -m benchmarks.truth --runs $(TRUTH) --what steering --seeds 38 --tasks $(PARTS)
-	$(BIN)/python -m benchmarks.truth --runs $(TRUTH) --what worlds --seeds 38 --tasks $(PARTS)
+	$(BIN)/python -m benchmarks.truth --runs $(TRUTH) --what worlds --seeds 40 --tasks $(WORLDS)
+	$(BIN)/python -m benchmarks.multi_task --runs $(TRUTH) --units push-40 coffee-pull-40 soccer-40
 	$(BIN)/python -m benchmarks.sensitivity --runs $(TRUTH) --units soccer-38 lever-pull-38
 	$(BIN)/python -m benchmarks.truth --summary
 	$(BIN)/python -m benchmarks.readme
