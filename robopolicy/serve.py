@@ -13,6 +13,7 @@ Each connection is a session with its own noise stream and carry. The noise of a
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import threading
 import time
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 
 from robopolicy.errors import BadInput
+from robopolicy.keys import key_of, locked
 from robopolicy.processes import stop_on_signals
 from robopolicy.protocols import Carry, Policy, Steerer
 from robopolicy.rollout import PriorSteerer
@@ -43,6 +45,7 @@ class PolicyService:
         steerer: what chooses its noise; where that is not finite or beyond `MAX_NOISE`, the prior does.
         epoch: number of this life of the server; a client that sees another one knows that all sessions
             are gone.
+        key: that a client has to show first (`robopolicy.keys`); none if empty.
         clock: monotonic seconds.
     """
 
@@ -51,10 +54,11 @@ class PolicyService:
         policy: Policy,
         steerer: Steerer,
         epoch: int,
+        key: str = "",
         clock: Callable[[], float] = time.monotonic,
     ):
         self.policy, self.steerer, self.epoch, self.clock = policy, steerer, epoch, clock
-        self.strayed = 0
+        self._key, self.strayed = key, 0
         self._lock = threading.Lock()
         self._latencies_ms: deque[float] = deque(maxlen=_REMEMBERED)
 
@@ -91,7 +95,7 @@ class PolicyService:
         """Handlers of a new session."""
         spec, session = self.policy.spec, _Session(self)
         hello: Message = {"spec": spec.to_dict(), "fingerprint": spec.fingerprint, "epoch": self.epoch}
-        return {
+        handlers = {
             "hello": Handler({}, lambda: hello),
             "ping": Handler({}, lambda: {"epoch": self.epoch}),
             "stats": Handler({}, self.stats),
@@ -100,6 +104,7 @@ class PolicyService:
                 {"obs": Array("float32", (spec.obs_steps, spec.state_dim)), "step": int}, session.act
             ),
         }
+        return locked(handlers, self._key)
 
 
 class _Session:
@@ -146,7 +151,8 @@ def serve(
         stop: ends the server.
         on_ready: called once requests are answered.
     """
-    service = PolicyService(policy, steerer or PriorSteerer(), epoch=time.monotonic_ns())
+    key = key_of(os.environ)
+    service = PolicyService(policy, steerer or PriorSteerer(), time.monotonic_ns(), key)
     service.warm_up()
     with Server(address, service.connect):
         on_ready()

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from robopolicy.errors import BadInput, Interrupted, RoboPolicyError
+from robopolicy.keys import key_of, unlock
 from robopolicy.processes import Processes, stop_on_signals
 from robopolicy.seeding import episode_seed
 from robopolicy.spec import Spec
@@ -167,7 +168,7 @@ class Deployment:
             plant += ["--address", self.plant_address, *(["--lockstep"] if self._lockstep else [])]
             self.processes.start("plant", plant)
         self.processes.start("server", [*self._server_command, "--address", self.server_address])
-        self._server = self._connect(self.server_address)
+        self._server = unlock(self._connect(self.server_address), key_of(os.environ))
         policy = Spec.from_dict(self._server.request("hello")["spec"])
         if simulation is not None:
             self._plant = self._connect(self.plant_address)
@@ -213,7 +214,7 @@ class Deployment:
         anew.
         """
         self.processes.start("server", [*self._server_command, "--address", self.server_address])
-        self._server = self._connect(self.server_address)
+        self._server = unlock(self._connect(self.server_address), key_of(os.environ))
 
     def status(self) -> Message:
         """What the plant says about a simulated arm."""

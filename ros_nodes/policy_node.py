@@ -8,6 +8,7 @@ epoch goes to the gate; when it stops, an empty chunk tells the gate at once.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 from array import array
@@ -21,6 +22,7 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from robopolicy.errors import BadInput
+from robopolicy.keys import key_of, unlock
 from robopolicy.spec import Spec
 from robopolicy.wire import Client, WireError, encode
 from ros_nodes.contract import Stream
@@ -57,7 +59,7 @@ class PolicyNode(RobotNode):
         self.declare_seed()
 
     def _configure(self) -> None:
-        self._address = self.text("server")
+        self._address, self._key = self.text("server"), key_of(os.environ)
         self._server: Client | None = None
         self._spec: Spec | None = None
         self._observer = self.contract.observer(self.contract.elements)
@@ -114,7 +116,7 @@ class PolicyNode(RobotNode):
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:
-            client = Client(self._address, _ANSWER_TIMEOUT_S)
+            client = unlock(Client(self._address, _ANSWER_TIMEOUT_S), self._key)
             spec = Spec.from_dict(client.request("hello")["spec"])
             self.contract.check_spec(spec)
             seed = self.seed
@@ -175,7 +177,7 @@ class PolicyNode(RobotNode):
         client: Client | None = None
         while not self._ended.wait(_RETRY_S if client is None else _PING_EVERY_S):
             try:
-                client = client or Client(self._address, _PING_TIMEOUT_S)
+                client = client or unlock(Client(self._address, _PING_TIMEOUT_S), self._key)
                 epoch = client.request("ping")["epoch"]
                 self._heartbeat.publish(UInt64(data=int(epoch)))
             except (WireError, BadInput) as e:

@@ -20,6 +20,7 @@ MAX_LINES = 400
 FLOORS = (
     ("errors", "types", "spec"),
     ("protocols", "config", "seeding", "stats", "ranking", "progress", "wire", "processes"),
+    ("keys",),
     ("checkpoint", "devices"),
     ("train",),
     ("data", "nets"),
@@ -36,6 +37,7 @@ TORCH_FREE = (
     "robopolicy.spec",
     "robopolicy.config",
     "robopolicy.wire",
+    "robopolicy.keys",
     "robopolicy.policies.chunking",
 )
 # Libraries that import torch themselves.

@@ -9,20 +9,17 @@ import threading
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from robopolicy.cli.common import Result, need, plain, say
 from robopolicy.errors import BadInput, Interrupted
-
-if TYPE_CHECKING:
-    from ros_nodes.logs import Log
 
 
 @dataclass(frozen=True)
 class Serve:
     """Answer a robot's requests for actions at a local socket, until Ctrl-C.
 
-    This process knows torch and no ROS; the robot's nodes know ROS and no torch.
+    This process knows torch and no ROS; the robot's nodes know ROS and no torch. If ROBOPOLICY_KEY is set, only
+    who shows the same key is answered.
 
     Example: robopolicy serve --policy runs/policy --steerer runs/steerer --address /tmp/policy.sock
 
@@ -162,7 +159,7 @@ def replay(args: Replay) -> int:
     need("log", [args.log])
     log = read_log(args.log)
     if args.page is not None:
-        say(f"{_drawn(log, args.page)}: open it in a browser")
+        say(f"{_drawn(args.log, args.page)}: open it in a browser")
     say(f"gate: {replay_gate(log)} calls answered as before")
     if args.policy is not None:
         from robopolicy.policies.load import load_policy
@@ -177,12 +174,13 @@ def replay(args: Replay) -> int:
     return 0
 
 
-def _drawn(log: Log, page: Path) -> Path:
+def _drawn(folder: Path, page: Path) -> Path:
     from robopolicy.report.deployment import Deployed, deployment_page
     from ros_nodes.gate_log import timeline
-    from ros_nodes.logs import commanded
+    from ros_nodes.logs import commanded, read_log
     from ros_nodes.parse import stamp_to_ns
 
+    log = read_log(folder)
     contract, began = log.contract, log.messages[0][1]
     times, commands = commanded(log)
     changes, counts = timeline(bytes(m.data) for m in log.of("gate/events"))
