@@ -18,8 +18,8 @@ from robopolicy.errors import BadInput, Interrupted
 class Serve:
     """Answer a robot's requests for actions at a local socket, until Ctrl-C.
 
-    This process knows torch and no ROS; the robot's nodes know ROS and no torch. If ROBOPOLICY_KEY is set, only
-    who shows the same key is answered.
+    This process knows torch and no ROS; the robot's nodes know ROS and no torch. If ROBOPOLICY_KEY is set,
+    only who shows the same key is answered.
 
     Example: robopolicy serve --policy runs/policy --steerer runs/steerer --address /tmp/policy.sock
 
