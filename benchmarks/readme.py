@@ -23,6 +23,7 @@ from robopolicy.report.svg import standalone
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 SENSITIVITY = RESULTS / "sensitivity.json"
+SHARED = RESULTS / "multi-task.json"
 PICTURE = ROOT / "docs" / "figures" / "result.png"
 
 Row = Mapping[str, Any]
@@ -125,6 +126,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         ),
         "steering": _table(tables.steering),
         "world": _table(tables.world),
+        "shared": lambda: tables.shared(read_json(SHARED) if SHARED.is_file() else {}),
     },
     "docs/policies.md": {
         name: _policies(getattr(policies, name))

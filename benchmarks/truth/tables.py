@@ -181,6 +181,21 @@ def sensitivity(units: Mapping[str, Row]) -> str:
     return _text(lines)
 
 
+def shared(result: Row) -> str:
+    """One world model for several tasks against one for each; `benchmarks.multi_task`."""
+    if not result:
+        return "Not run yet.\n"
+    lines = _head("failures, successes replayed as such; doubt; onset AUC", *result["units"])
+    for name, rows in result["models"].items():
+        cells = (
+            f"{', '.join(f'{kind["rate"]:.0%}' for kind in row['replay'].values())}; "
+            f"{row['doubt_spearman']:.2f}; {row['onset']['auc']:.2f}"
+            for row in rows
+        )
+        lines.append(_row(name, *cells))
+    return _text(lines)
+
+
 def before(units: Sequence[Row]) -> str:
     """How true imagination was in single units, from their own results."""
     lines = _head(
