@@ -190,7 +190,7 @@ def shared(result: Row) -> str:
         cells = (
             f"{', '.join(f'{kind["rate"]:.0%}' for kind in row['replay'].values())}; "
             f"{row['doubt_spearman']:.2f}; {row['onset']['auc']:.2f}"
-            for row in rows
+            for row in rows.values()
         )
         lines.append(_row(name, *cells))
     return _text(lines)
