@@ -94,7 +94,8 @@ class GateNode(RobotNode):
             # Read no further than the stamp: a picture is for the policy, the gate asks only how old it is.
             kind = Image if c.type == "sensor_msgs/Image" else CompressedImage
             self.listen(kind, c.topic, partial(self._on_picture, c.name), SENSOR_QOS, raw=True)
-        self.create_subscription(JointTrajectory, "policy/chunk", self._on_chunk, COMMAND_QOS)
+        # Deep enough that a stranger who shouts does not push the policy's chunk out before it is read.
+        self.create_subscription(JointTrajectory, "policy/chunk", self._on_chunk, EVENT_QOS)
         self.create_subscription(UInt64, "policy/heartbeat", self._on_heartbeat, COMMAND_QOS)
         self.create_subscription(String, "policy/spec", self._on_spec, LATCHED_QOS)
         self.create_service(SetBool, "~/engage", self._on_engage)
