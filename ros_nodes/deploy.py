@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ros_nodes.console import Console
 
 _STARTUP_S = 90.0
+_JUMP_S = 0.3
 _SLACK_S = 15.0  # wall-clock an episode may take beyond three times its simulated length
 _STOP_ORDER = (("gate",), ("policy", "arm", "mock_arm"), ("recorder",), ("server", "plant"))
 
@@ -226,6 +227,11 @@ class Deployment:
         self.console.clear_fault()
         if self._plant is not None or self._mock:
             self.console.reset("arm", seed)
+        if self._mock:
+            # It has jumped, as no arm does: who is engaged before that is known begins in the wrong place.
+            until = self._clock() + _JUMP_S
+            while self._clock() < until:
+                self.console.spin()
         self.console.reset("policy", seed)
         self.console.engage(True)
 
