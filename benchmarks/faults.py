@@ -257,7 +257,7 @@ def fired() -> dict[str, Any]:
     """By fault: its tests, and whether all of them ran and passed."""
     faults: dict[str, Any] = {}
     for name, passed in _run(ROOT, ["tests", "-k", "test_fault_"]).items():
-        if match := _NAME.match(name):
+        if match := _NAME.search(name):
             row = faults.setdefault(str(int(match[1])), {"test": [], "fired": True})
             if (test := match[0]) not in row["test"]:
                 row["test"].append(test)
@@ -290,7 +290,7 @@ def _run(folder: Path, arguments: list[str]) -> dict[str, bool]:
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
         subprocess.run([*command, *arguments], cwd=folder, capture_output=True, check=False)
         cases = ET.parse(report).getroot().iter("testcase")
-        return {c.get("name", ""): _passed(c) for c in cases}
+        return {f"{c.get('classname')}::{c.get('name')}": _passed(c) for c in cases}
 
 
 def _passed(case: ET.Element) -> bool:

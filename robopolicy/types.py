@@ -7,6 +7,7 @@ an episode, C chunks of an episode, D state, A action.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 
@@ -55,6 +56,44 @@ class Episode:
         if len(self.achieved) != len(self.actions):
             self.achieved = np.zeros(len(self.actions), bool)
             self.achieved[-1:] = self.success
+
+    @classmethod
+    def recorded(
+        cls,
+        seed: int,
+        states: np.ndarray,
+        actions: np.ndarray,
+        achieved: np.ndarray,
+        chunk: int,
+        source: str,
+        pictures: dict[str, np.ndarray] | None = None,
+    ) -> Self:
+        """An episode of which nothing is known of any policy's noise.
+
+        Args:
+            seed: its number, where no simulator gave it one.
+            states: (L+1, D).
+            actions: (L, A).
+            achieved: (L,) bool; it succeeded if any is.
+            chunk: actions per query of a policy, K.
+            source: what produced it.
+            pictures: of each camera, (L, H, W, 3) uint8.
+        """
+        success = bool(achieved.any())
+        return cls(
+            seed=seed,
+            states=states,
+            actions=actions,
+            success=success,
+            terminated=success,
+            truncated=not success,
+            noise=np.zeros((0, chunk, actions.shape[1]), np.float32),
+            chunk_starts=np.zeros(0, int),
+            doubt=np.zeros(0, np.float32),
+            source=source,
+            achieved=achieved,
+            pictures=pictures or {},
+        )
 
     @property
     def length(self) -> int:

@@ -9,26 +9,26 @@ end of its log. ROS is imported only when a deployment begins.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
 import os
+import select
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from robopolicy.errors import BadInput, Interrupted, RoboPolicyError
+from robopolicy.errors import BadInput, Interrupted
 from robopolicy.keys import key_of, unlock
-from robopolicy.processes import Processes, stop_on_signals
+from robopolicy.processes import Processes
 from robopolicy.seeding import episode_seed
 from robopolicy.spec import Spec
-from robopolicy.wire import Client, Message, WireError, dial
+from robopolicy.wire import Client, Message, dial
 from ros_nodes.contract import Contract
 
 if TYPE_CHECKING:
@@ -317,7 +317,7 @@ def deploy(
     mock: bool = False,
     shadow: bool = False,
     stop: threading.Event | None = None,
-    before_episode: Callable[[int], None] = lambda _: None,
+    before_episode: Callable[[int], None] | None = None,
     on_episode: Callable[[EpisodeReport], None] = lambda _: None,
 ) -> DeployReport:
     """Drives an arm over ROS 2 with a saved policy: simulated, a mock, or real, its drivers running already.
@@ -334,7 +334,7 @@ def deploy(
         mock: rehearse with a mock of the arm.
         shadow: only look at what the policy would do, while someone else drives.
         stop: set to interrupt.
-        before_episode: called with its number before each is engaged; the operator's chance.
+        before_episode: called with its number before each is engaged; by default a real arm waits for Enter.
         on_episode: called as each ends.
 
     Raises:
@@ -348,48 +348,25 @@ def deploy(
         raise BadInput("episodes", "at least 1", episodes)
     server = ["-m", "robopolicy.serve", "--policy", str(policy)]
     server += ["--steerer", str(steerer)] if steerer else []
+    stop = stop or threading.Event()
+    if before_episode is None and not mock and Contract.load(robot).simulation is None:
+        before_episode = partial(_wait_for_enter, shadow, stop)
     options: dict[str, Any] = {"logs": logs, "record": record, "mock": mock, "shadow": shadow, "stop": stop}
     with Deployment(server, robot, lockstep, **options) as deployment:
         reports = []
         for i in range(episodes):
-            before_episode(i)
+            if before_episode is not None:
+                before_episode(i)
             reports.append(deployment.episode(episode_seed(seed, "deploy", i)))
             on_episode(reports[-1])
         return deployment.report(reports)
 
 
-def main(args: list[str] | None = None) -> int:
-    """`python -m ros_nodes.deploy --policy DIR`: the same without the rest of robopolicy's command line."""
-    parser = argparse.ArgumentParser("ros_nodes.deploy", description=main.__doc__)
-    parser.add_argument("--policy", type=Path, required=True, help="saved policy")
-    parser.add_argument("--steerer", type=Path, help="saved steerer of that policy")
-    parser.add_argument("--robot", default="panda_sim", help="path or name of a robot contract")
-    parser.add_argument("--episodes", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0, help="master seed")
-    parser.add_argument("--lockstep", action="store_true", help="simulated time waits for the policy")
-    parser.add_argument("--logs", type=Path, help="folder for the logs of the processes")
-    parser.add_argument("--mock", action="store_true", help="rehearse with a mock of the arm")
-    parser.add_argument("--shadow", action="store_true", help="look on while someone else drives")
-    parser.add_argument("--record", type=Path, help="new folder for a log of all messages")
-    options = vars(parser.parse_args(args))
-    try:
-        report = deploy(**options, stop=stop_on_signals(), on_episode=_show)
-    except BadInput as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    except Interrupted as e:
-        print(e, file=sys.stderr)
-        return 130
-    except (RoboPolicyError, WireError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 1
-    print(json.dumps({k: v for k, v in report.to_dict().items() if k != "episodes"}, indent=1))
-    return 0
-
-
-def _show(episode: EpisodeReport) -> None:
-    print(json.dumps(dataclasses.asdict(episode)), flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def _wait_for_enter(shadow: bool, stop: threading.Event, number: int) -> None:
+    doing = "begins to look on" if shadow else "takes the arm: stand clear, a hand on the emergency stop"
+    print(f"episode {number + 1}: with Enter the policy {doing}", file=sys.stderr, flush=True)
+    while not select.select([sys.stdin], [], [], 0.2)[0]:
+        if stop.is_set():
+            raise Interrupted("interrupted; the arm was not engaged")
+    if not sys.stdin.readline():
+        raise BadInput("Enter", "an operator at the terminal", "the end of standard input")

@@ -112,6 +112,20 @@ def _question(message: Any) -> Mapping[str, Any]:
     return decode(bytes(message.data)[4:])
 
 
+def _seen(contract: Contract, elements: Sequence[str]) -> Callable[[str, Any], tuple[int, np.ndarray] | None]:
+    """Takes message after message; each time a state is whole, its stamp and (D,) numbers."""
+    observer, streams = contract.observer(elements), {s.topic: s for s in contract.streams}
+
+    def see(topic: str, message: Any) -> tuple[int, np.ndarray] | None:
+        if topic not in streams:
+            return None
+        stamp = stamp_to_ns(message.header.stamp)
+        state = observer.add(stamp, from_message(streams[topic], message, contract.frame))
+        return None if state is None else (stamp, state)
+
+    return see
+
+
 def commanded(log: Log) -> tuple[np.ndarray, np.ndarray]:
     """What the arm was told, in its own units.
 
@@ -152,14 +166,8 @@ def shadow_errors(log: Log) -> dict[str, np.ndarray]:
     driven = contract.driven
     if driven is None or spec is None:
         raise BadInput("log", "of an arm that is driven by time, with a policy", contract.robot)
-    observer, states = contract.observer(contract.elements), []
-    streams = {s.topic: s for s in contract.streams}
-    for topic, _, message in log.messages:
-        if topic in streams:
-            stamp = stamp_to_ns(message.header.stamp)
-            state = observer.add(stamp, from_message(streams[topic], message, contract.frame))
-            if state is not None:
-                states.append((stamp, state))
+    see = _seen(contract, contract.elements)
+    states = [s for topic, _, message in log.messages if (s := see(topic, message)) is not None]
     at = np.array([s for s, _ in states])
     period, misses = 1e9 / spec.fps, []
     measured = [(i, contract.elements.index(e)) for i, e in enumerate(driven.measured) if e]
@@ -205,21 +213,9 @@ def to_episodes(log: Log) -> list[Episode]:
     episodes = []
     for run, states, actions, stamps in found:
         achieved = np.array([run.achieved_at is not None and run.achieved_at <= s for s in stamps[1:]], bool)
-        success = bool(achieved.any())
+        within = np.clip(actions, *spec.action_range).astype(np.float32)
         episodes.append(
-            Episode(
-                seed=run.seed,
-                states=states.astype(np.float32),
-                actions=np.clip(actions, *spec.action_range).astype(np.float32),
-                success=success,
-                terminated=success,
-                truncated=not success,
-                noise=np.zeros((0, spec.chunk, spec.action_dim), np.float32),
-                chunk_starts=np.zeros(0, int),
-                doubt=np.zeros(0, np.float32),
-                source="robot",
-                achieved=achieved,
-            )
+            Episode.recorded(run.seed, states.astype(np.float32), within, achieved, spec.chunk, "robot")
         )
     return episodes
 
@@ -227,9 +223,8 @@ def to_episodes(log: Log) -> list[Episode]:
 def _runs(log: Log, spec: Spec) -> list[_Run]:
     """What happened between engaging and disengaging, or a fault."""
     contract = log.contract
-    streams = {s.topic: s for s in contract.streams}
     outlets = {o.topic: o for o in contract.driven.outlets} if contract.driven else {}
-    observer = contract.observer(spec.state_names)
+    see = _seen(contract, spec.state_names)
     runs: list[_Run] = []
     run: _Run | None = None
     command = np.full(spec.action_dim, np.nan)
@@ -241,11 +236,8 @@ def _runs(log: Log, spec: Spec) -> list[_Run]:
                 runs += [run] if run is not None else []
         elif topic == "policy/asked":
             seed = int(_question(message)["seed"])
-        elif topic in streams:
-            stamp = stamp_to_ns(message.header.stamp)
-            state = observer.add(stamp, from_message(streams[topic], message, contract.frame))
-            if state is not None and runs:
-                runs[-1].states.append((stamp, state))
+        elif (state := see(topic, message)) is not None and runs:
+            runs[-1].states.append(state)
         elif runs and topic == "success":
             # It may arrive when the gate has been disengaged because of it; its stamp says when it was.
             runs[-1].achieved_at = runs[-1].achieved_at or stamp_to_ns(message.stamp)
@@ -254,14 +246,20 @@ def _runs(log: Log, spec: Spec) -> list[_Run]:
             if topic == "command":
                 rows = from_trajectory(message, contract.frame)
                 row = by_name(list(message.joint_names), spec.action_names, rows[0]) if len(rows) else None
-                held = np.zeros(spec.action_dim) if row is None else row
-                run.commands.append((stamp_to_ns(message.header.stamp), held))
+                told = _rest(contract, spec) if row is None else row
+                run.commands.append((stamp_to_ns(message.header.stamp), told))
             else:
                 outlet = outlets[topic]
                 for index, value in zip(outlet.actions, from_outlet(outlet, message), strict=True):
                     command[spec.action_names.index(contract.action_names[index])] = value
                 run.commands.append((at, command.copy()))
     return runs
+
+
+def _rest(contract: Contract, spec: Spec) -> np.ndarray:
+    """(A,) the action that hold stands for, of an arm that is driven step by step."""
+    assert contract.limits is not None
+    return by_name(contract.limits.names, spec.action_names, contract.limits.hold)
 
 
 _Found = tuple[_Run, np.ndarray, np.ndarray, Sequence[int]]
@@ -275,7 +273,7 @@ def _stepped(contract: Contract, spec: Spec, runs: Sequence[_Run]) -> list[_Foun
         rows = [i for i, s in enumerate(at[:-1]) if s in answers]
         if rows:
             rows = list(range(rows[0], rows[-1] + 1))
-            actions = [answers.get(at[i], np.zeros(spec.action_dim)) for i in rows]
+            actions = [answers.get(at[i], _rest(contract, spec)) for i in rows]
             states = [run.states[i][1] for i in [*rows, rows[-1] + 1]]
             stamps = [at[i] for i in [*rows, rows[-1] + 1]]
             found.append((run, np.stack(states), np.stack(actions), stamps))

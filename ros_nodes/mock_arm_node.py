@@ -105,8 +105,9 @@ class MockArmNode(RobotNode):
                 element = self._driven.measured[action]
                 target = goal * float(self._driven.per_si[action])
                 self._state[element] += nearer * (target - self._state[element])
-        if now - self._told_at <= _VELOCITY_LASTS_S:
-            for element, action in zip(self.contract.guarded, self._driven.drive.moved_by, strict=False):
+        moved_by = self._driven.drive.moved_by
+        if moved_by and now - self._told_at <= _VELOCITY_LASTS_S:
+            for element, action in zip(self.contract.guarded, moved_by, strict=True):
                 self._state[element] += passed * self._goal.get(action, 0.0)
         stamp = self.wall_ns()
         noisy = {e: v + self._noise * self._rng.normal() for e, v in self._state.items()}

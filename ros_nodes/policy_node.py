@@ -39,10 +39,12 @@ _WARN_EVERY_S = 1.0
 
 @dataclass(frozen=True)
 class _Job:
-    """One question to the server: observation (T, D), the stamp of its newest state."""
+    """One question to the server: observation (T, D), the stamp of its newest state, episode and step."""
 
     obs: np.ndarray
     stamp_ns: int
+    seed: int
+    step: int
 
 
 class PolicyNode(RobotNode):
@@ -110,7 +112,7 @@ class PolicyNode(RobotNode):
                 return
             if newest is None or newest <= self._request or history is None:
                 return
-            self._job, self._busy = _Job(history.astype(np.float32), newest), True
+            self._job, self._busy = _Job(history.astype(np.float32), newest, self._seed, self._step), True
             self._served, self._request = self._request, None
             self._wake.notify()
 
@@ -149,7 +151,7 @@ class PolicyNode(RobotNode):
 
     def _answer(self, job: _Job, server: Client, spec: Spec) -> None:
         try:
-            reply = server.request("act", obs=job.obs, step=self._step)
+            reply = server.request("act", obs=job.obs, step=job.step)
             chunk = np.asarray(reply["chunk"], np.float64)
             if chunk.shape != (spec.chunk, spec.action_dim):
                 raise BadInput("chunk", f"shape {(spec.chunk, spec.action_dim)}", chunk.shape)
@@ -161,13 +163,13 @@ class PolicyNode(RobotNode):
             with self._wake:
                 self._server = None  # its memory of the episode is gone: only ~/reset helps
             return
-        # What it was asked, so that the answer can be checked later: seed and step say which noise it took.
-        question = {"kind": "asked", "seed": self._seed, "step": self._step, "obs": job.obs, "chunk": chunk}
-        self._asked.publish(UInt8MultiArray(data=array("B", encode(question))))
-        self._step += spec.chunk
         with self._wake:
             if server is not self._server:
                 return  # reset meanwhile: this answers an episode that is over
+            self._step += spec.chunk
+        # What it was asked, so that the answer can be checked later: seed and step say which noise it took.
+        question = {"kind": "asked", "seed": job.seed, "step": job.step, "obs": job.obs, "chunk": chunk}
+        self._asked.publish(UInt8MultiArray(data=array("B", encode(question))))
         period = self.contract.timing.period_s
         frame = self.contract.frame
         self._chunks.publish(to_trajectory(spec.action_names, chunk, job.stamp_ns, frame, period))

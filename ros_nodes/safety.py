@@ -167,6 +167,10 @@ class Gate(ABC):
         """What keeps the arm where it is, or brings it to rest; at the control rate."""
 
     @abstractmethod
+    def _let_go(self) -> None:
+        """The arm rests and is not this gate's any more."""
+
+    @abstractmethod
     def _hurry(self) -> None:
         """The next hold need not wait for its turn."""
 
@@ -214,7 +218,7 @@ class Gate(ABC):
         self._forget()
         self._stamps.clear()
         self._state_at, self._unanswered, self._chunk_stamp, self._epoch = None, False, 0, None
-        self._release = not self.resting
+        self._release = True
         self.mode, self.reason = Mode.DISARMED, Reason.NONE
         return True
 
@@ -337,7 +341,9 @@ class Gate(ABC):
         """The last hold before silence."""
         self._hurry()
         decision = self._hold(now)
-        self._release = not self.resting
+        if self.resting:
+            self._release = False
+            self._let_go()
         return decision
 
     def _trouble(self, now: float) -> Reason:

@@ -96,5 +96,8 @@ class SteppedGate(Gate):
         self._answer()
         return Decision(self.mode, self.reason, hold=True, answers=self._answered, request=request)
 
+    def _let_go(self) -> None:
+        pass  # what it was told last does not outlast its step
+
     def _hurry(self) -> None:
         self._output_at = float("-inf")

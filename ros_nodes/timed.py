@@ -212,6 +212,9 @@ class TimedGate(Gate):
         command = self._motion.brake(dt)
         return Decision(self.mode, self.reason, command, answers=self._answered, request=request)
 
+    def _let_go(self) -> None:
+        self._motion = None  # others may move it now, and where it rested is no place to go back to
+
     def _hurry(self) -> None:
         pass  # the stop goes on from the last command, in its time
 

@@ -51,6 +51,12 @@ class Heard:
     def _note(self, message: Any) -> None:
         self.commands.append((time.monotonic(), np.array(message.data)))
 
+    def moved_until(self, since: float) -> float:
+        """Seconds after `since` at which a command last differed from the one before; 0 if none did."""
+        pairs = zip(self.commands[1:], self.commands[:-1], strict=True)
+        moved = [t - since for (t, c), (_, b) in pairs if t > since and np.abs(c - b).max() > 1e-6]
+        return max(moved, default=0.0)
+
     def wait_for_motion(self, within_s: float = 20.0) -> None:
         """Listens until the arm is told to move."""
         until = time.monotonic() + within_s

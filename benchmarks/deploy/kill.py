@@ -37,16 +37,11 @@ def main() -> None:
             deployment.begin(run)
             heard.wait_for_motion()
             heard.spin(float(rng.uniform(0.0, _MOVES_S)))
-            began = len(heard.commands)
             os.kill(deployment.processes.pid("server"), signal.SIGKILL)
             killed = time.monotonic()
             deployment.console._watch = lambda: None
             heard.spin(_LOOKS_S)
-            after = heard.commands[max(began - 1, 0) :]
-            moved = [
-                t for (t, c), (_, b) in zip(after[1:], after[:-1], strict=True) if np.abs(c - b).max() > 1e-6
-            ]
-            rests.append(max([t - killed for t in moved], default=0.0))
+            rests.append(heard.moved_until(killed))
             rows = np.array([c for _, c in heard.commands])
             kept.append(bool(((rows >= bounds.low) & (rows <= bounds.high)).all()))
             heard.commands.clear()

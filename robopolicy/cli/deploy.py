@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import select
-import sys
-import threading
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from robopolicy.cli.common import Result, need, plain, say
-from robopolicy.errors import BadInput, Interrupted
+from robopolicy.errors import BadInput
 
 
 @dataclass(frozen=True)
@@ -218,7 +214,6 @@ def deploy(args: Deploy) -> Result:
     from robopolicy.stats import wilson
     from robopolicy.steering.promotion import require_promotion
     from ros_nodes import deploy as ros
-    from ros_nodes.contract import Contract
 
     need("policy", [args.policy])
     if args.steerer:
@@ -227,11 +222,7 @@ def deploy(args: Deploy) -> Result:
             require_promotion(args.steerer)
     own = ("out", "unproven")
     options = {f.name: getattr(args, f.name) for f in dataclasses.fields(args) if f.name not in own}
-    contract = Contract.load(args.robot)
-    real = contract.simulation is None and not args.mock
-    stop = stop_on_signals()
-    ask = partial(_wait_for_enter, args.shadow, stop) if real else _say_nothing
-    report = ros.deploy(**options, stop=stop, before_episode=ask, on_episode=_say)
+    report = ros.deploy(**options, stop=stop_on_signals(), on_episode=_say)
     success = wilson(report.successes, len(report.episodes)).to_dict()
     found = {"success": success, **report.to_dict()}
     if args.shadow and args.record:
@@ -240,19 +231,6 @@ def deploy(args: Deploy) -> Result:
         found["shadow_errors"] = {n: e.tolist() for n, e in shadow_errors(read_log(args.record)).items()}
     config = {"args": plain(args), "settings": {}}
     return write_result(args.out, "deploy", {"config": config, **found})
-
-
-def _wait_for_enter(shadow: bool, stop: threading.Event, number: int) -> None:
-    doing = "begins to look on" if shadow else "takes the arm: stand clear, a hand on the emergency stop"
-    say(f"episode {number + 1}: with Enter the policy {doing}")
-    while not select.select([sys.stdin], [], [], 0.2)[0]:
-        if stop.is_set():
-            raise Interrupted("interrupted; the arm was not engaged")
-    sys.stdin.readline()
-
-
-def _say_nothing(_: int) -> None:
-    pass
 
 
 def _say(episode) -> None:

@@ -275,21 +275,8 @@ def to_episodes(recording: Recording, spec: Spec, source: str, ended: Ended = "r
         if achieved is None:
             wanted = "success or failure, as the file does not say when the task was achieved"
             raise BadInput("ended", wanted, ended)
-        success = bool(achieved.any())
+        states = np.concatenate([columns[f.name] for f in spec.state], -1)
         episodes.append(
-            Episode(
-                seed=index,
-                states=np.concatenate([columns[f.name] for f in spec.state], -1),
-                actions=columns["action"],
-                success=success,
-                terminated=success,
-                truncated=not success,
-                noise=np.zeros((0, spec.chunk, spec.action_dim), np.float32),
-                chunk_starts=np.zeros(0, int),
-                doubt=np.zeros(0, np.float32),
-                source=source,
-                achieved=achieved,
-                pictures=pictures[index],
-            )
+            Episode.recorded(index, states, columns["action"], achieved, spec.chunk, source, pictures[index])
         )
     return episodes

@@ -28,7 +28,7 @@ from robopolicy.processes import ProcessDied  # noqa: E402
 from robopolicy.protocols import ChunkEnv  # noqa: E402
 from robopolicy.rollout import PriorSteerer, rollout  # noqa: E402
 from ros_nodes.convert import to_trajectory  # noqa: E402
-from ros_nodes.deploy import Deployment, deploy, main  # noqa: E402
+from ros_nodes.deploy import Deployment, deploy  # noqa: E402
 from ros_nodes.running import COMMAND_QOS  # noqa: E402
 from sim.tasks import LIFT, find_task  # noqa: E402
 from sim.vector import ChunkWrapper  # noqa: E402
@@ -177,8 +177,3 @@ def _until(deployment: Deployment, condition) -> dict:
 def test_deploy_bad_input_refused_before_anything_starts(arguments, field):
     with pytest.raises(BadInput, match=field):
         deploy(**arguments)
-
-
-def test_main_missing_policy_exits_two(capsys):
-    assert main(["--policy", "/nowhere"]) == 2
-    assert "policy" in capsys.readouterr().err

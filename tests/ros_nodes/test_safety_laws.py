@@ -7,18 +7,18 @@ import dataclasses
 import hypothesis.strategies as st
 import numpy as np
 from gate_bench import CENTRE, LIMITS, MAX_CHUNK, NAMES, SECOND, TIMING, Bench
+from gate_machine import GateMachine, times
 from hypothesis import given, settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import invariant, rule
 
 from ros_nodes.safety import Decision, Mode, Reason
 
 SLACK = 1e-12
 
-times = st.sampled_from([0.0, 0.001, 0.01, 0.03, 0.05, 0.1, 0.2, 0.3, 1.5, 3600.0, -0.001, -1.0, -3600.0])
 numbers = st.sampled_from([0.0, 0.01, -0.03, 0.05, 1.0, -1e6, 1e300, np.nan, np.inf, -np.inf])
 
 
-class AnythingGoes(RuleBasedStateMachine):
+class AnythingGoes(GateMachine):
     """Arbitrary interleavings of good, late, early, duplicate, NaN, huge, missing and clock-jumped input."""
 
     def __init__(self):
@@ -26,12 +26,7 @@ class AnythingGoes(RuleBasedStateMachine):
         self.bench = Bench()
         self.before = np.zeros(4)
         self.point = CENTRE
-        self.latched = False
         self.last: Decision | None = None
-
-    @rule(seconds=times, wall=times | st.none())
-    def time_passes(self, seconds, wall):
-        self.bench.let(seconds, wall)
 
     @rule(
         offset=st.sampled_from([0.0, 0.0, 0.0, -0.1, -1.0, 0.01, 10.0]),
@@ -42,10 +37,6 @@ class AnythingGoes(RuleBasedStateMachine):
         point = np.array([0.0, 0.39, z])
         if self.bench.state(offset, point, finite) is Reason.NONE:
             self.point = point
-
-    @rule(epoch=st.sampled_from([1, 1, 1, 2]))
-    def beat(self, epoch):
-        self.bench.beat(epoch)
 
     @rule(
         row=st.lists(numbers, min_size=4, max_size=4),
@@ -71,28 +62,8 @@ class AnythingGoes(RuleBasedStateMachine):
     def engage(self):
         self.bench.gate.engage(self.bench.now)
 
-    @rule()
-    def disengage(self):
-        self.bench.gate.disengage()
+    def came_to_rest(self):
         self.before = np.zeros(4)
-
-    @rule()
-    def policy_lost(self):
-        self.bench.gate.policy_lost()
-
-    @rule(yes=st.sampled_from([True, True, True, False]))
-    def alone(self, yes):
-        self.bench.gate.alone(yes)
-
-    @rule()
-    def stop(self):
-        self.bench.gate.stop()
-
-    @rule()
-    def reset(self):
-        if self.bench.gate.reset():
-            self.latched = False
-            self.before = np.zeros(4)
 
     @rule()
     def tick(self):
@@ -117,19 +88,9 @@ class AnythingGoes(RuleBasedStateMachine):
         self.before = command
 
     @invariant()
-    def fault_is_latched(self):
-        assert not self.latched or self.bench.gate.mode is Mode.FAULT
-        self.latched = self.bench.gate.mode is Mode.FAULT
-
-    @invariant()
     def nothing_moves_unless_running(self):
         if self.last is not None and self.last.command is not None:
             assert self.last.mode is Mode.RUNNING
-
-    @invariant()
-    def every_stop_has_a_reason(self):
-        if self.bench.gate.mode in (Mode.HOLD, Mode.FAULT):
-            assert self.bench.gate.reason is not Reason.NONE
 
 
 AnythingGoes.TestCase.settings = settings(

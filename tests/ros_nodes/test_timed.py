@@ -203,6 +203,26 @@ def test_gate_disengaged_in_motion_comes_to_rest_before_it_falls_silent():
     assert bench.gate.engage(bench.now) is Reason.NONE
 
 
+@pytest.mark.parametrize("way", ["disengage", "reset"])
+def test_gate_stopped_after_letting_go_does_not_send_the_arm_back(way):
+    bench = TimedBench()
+    bench.run(THERE)
+    bench.go(0.2)
+    if way == "reset":
+        bench.gate.stop()
+        bench.go(0.5)
+        bench.gate.reset()
+    else:
+        bench.gate.disengage()
+    bench.go(0.5)
+    told = len(bench.commands)
+    bench.arm = np.array([-0.4, 0.0, 0.0])  # moved by someone else
+    bench.go(0.02)
+    bench.gate.stop()
+    bench.go(0.1)
+    assert len(bench.commands) == told
+
+
 def test_gate_fault_reset_in_motion_comes_to_rest_first():
     bench = TimedBench()
     bench.run(THERE)

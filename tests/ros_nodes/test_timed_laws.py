@@ -6,39 +6,29 @@ import dataclasses
 
 import hypothesis.strategies as st
 import numpy as np
+from gate_machine import GateMachine, times
 from hypothesis import given, settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import invariant, rule
 from timed_bench import BOUNDS, MAX_CHUNK, NAMES, SECOND, TIMING, TimedBench, ramp
 
 from ros_nodes.safety import Decision, Mode, Reason
 
 _EXACT = 1e-6
-_LOOP = [0.0, 0.001, 0.005, 0.01, 0.01, 0.01, 0.02, 0.05]
-times = st.sampled_from([*_LOOP, 0.2, 0.3, 1.5, 3600.0, -0.001, -1.0, -3600.0])
 numbers = st.sampled_from([0.0, 0.01, -0.03, 0.5, 1.0, -1e6, 1e300, np.nan, np.inf, -np.inf])
 targets = st.lists(st.floats(-1.5, 1.5), min_size=3, max_size=3).map(np.array)
 
 
-class AnythingGoes(RuleBasedStateMachine):
+class AnythingGoes(GateMachine):
     """Arbitrary interleavings of good, late, early, duplicate, NaN, huge, missing and clock-jumped input."""
 
     def __init__(self):
         super().__init__()
         self.bench = TimedBench()
-        self.latched = False
         self.seen = self.began = 0
-
-    @rule(seconds=times, wall=times | st.none())
-    def time_passes(self, seconds, wall):
-        self.bench.let(seconds, wall)
 
     @rule(offset=st.sampled_from([0.0, 0.0, -0.1, 0.01, 10.0]), finite=st.booleans(), off=numbers)
     def state(self, offset, finite, off):
         self.bench.state(self.bench.arm + off, offset, finite)
-
-    @rule(epoch=st.sampled_from([1, 1, 1, 2]))
-    def beat(self, epoch):
-        self.bench.beat(epoch)
 
     @rule(
         row=st.lists(numbers, min_size=3, max_size=3),
@@ -63,27 +53,6 @@ class AnythingGoes(RuleBasedStateMachine):
             self.seen = self.began = len(self.bench.commands)
 
     @rule()
-    def disengage(self):
-        self.bench.gate.disengage()
-
-    @rule()
-    def policy_lost(self):
-        self.bench.gate.policy_lost()
-
-    @rule(yes=st.sampled_from([True, True, True, False]))
-    def alone(self, yes):
-        self.bench.gate.alone(yes)
-
-    @rule()
-    def stop(self):
-        self.bench.gate.stop()
-
-    @rule()
-    def reset(self):
-        if self.bench.gate.reset():
-            self.latched = False
-
-    @rule()
     def tick(self):
         self.bench.tick()
 
@@ -102,16 +71,6 @@ class AnythingGoes(RuleBasedStateMachine):
             assert (np.abs(motion.now.v) <= BOUNDS.speed * (1 + _EXACT)).all()
             assert (np.abs(motion.now.a) <= BOUNDS.acceleration * (1 + _EXACT)).all()
             assert motion.seconds_to_rest() < 1.0
-
-    @invariant()
-    def fault_is_latched(self):
-        assert not self.latched or self.bench.gate.mode is Mode.FAULT
-        self.latched = self.bench.gate.mode is Mode.FAULT
-
-    @invariant()
-    def every_stop_has_a_reason(self):
-        if self.bench.gate.mode in (Mode.HOLD, Mode.FAULT):
-            assert self.bench.gate.reason is not Reason.NONE
 
 
 def _within(command: np.ndarray) -> None:
