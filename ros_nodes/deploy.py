@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -101,6 +101,7 @@ class Deployment:
         shadow: someone else drives the arm; commands are published beside where they would have gone.
         stop: set to interrupt.
         clock: monotonic seconds.
+        on_look: called often with the gate's mode and reason, and its latest diagnostics.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class Deployment:
         shadow: bool = False,
         stop: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
+        on_look: Callable[[str, Mapping[str, str]], None] = lambda *_: None,
     ):
         if find_spec("rclpy") is None:
             wanted = "ROS 2: pip install 'robopolicy[ros]', or a sourced installation"
@@ -131,6 +133,7 @@ class Deployment:
         self._mock, self._shadow = mock, shadow
         self._server_command, self._robot, self._lockstep = list(server), str(robot), lockstep
         self._namespace, self._stop, self._clock = namespace, stop or threading.Event(), clock
+        self._on_look = on_look
         self._folder = tempfile.TemporaryDirectory(prefix="robopolicy-")
         self._logs, self._record = logs or Path(self._folder.name), record
         if record is not None and record.exists():
@@ -207,6 +210,8 @@ class Deployment:
         if self._stop.is_set():
             raise Interrupted("interrupted; the arm was told to hold")
         self.processes.require_alive()
+        if self._console is not None:
+            self._on_look(self._console.state, self._console.diagnostics)
 
     def restart_server(self) -> None:
         """A new policy server in place of one that has died; the next `begin` makes the node find it.
@@ -319,6 +324,7 @@ def deploy(
     stop: threading.Event | None = None,
     before_episode: Callable[[int], None] | None = None,
     on_episode: Callable[[EpisodeReport], None] = lambda _: None,
+    on_look: Callable[[str, Mapping[str, str]], None] = lambda *_: None,
 ) -> DeployReport:
     """Drives an arm over ROS 2 with a saved policy: simulated, a mock, or real, its drivers running already.
 
@@ -336,6 +342,7 @@ def deploy(
         stop: set to interrupt.
         before_episode: called with its number before each is engaged; by default a real arm waits for Enter.
         on_episode: called as each ends.
+        on_look: called often with the gate's mode and reason, and its latest diagnostics.
 
     Raises:
         BadInput: if ROS 2 is missing, or policy and robot do not fit each other.
@@ -352,6 +359,7 @@ def deploy(
     if before_episode is None and not mock and Contract.load(robot).simulation is None:
         before_episode = partial(_wait_for_enter, shadow, stop)
     options: dict[str, Any] = {"logs": logs, "record": record, "mock": mock, "shadow": shadow, "stop": stop}
+    options |= {"on_look": on_look}
     with Deployment(server, robot, lockstep, **options) as deployment:
         reports = []
         for i in range(episodes):

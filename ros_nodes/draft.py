@@ -1,13 +1,18 @@
-"""Drafts a robot's contract from what demonstrations did on it: something to correct, not to trust. Pure."""
+"""Drafts a robot's contract, from what demonstrations did on it or from its URDF. Pure.
+
+A draft is something to correct, not to trust: it says itself what has to be looked at.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import yaml
 
+from robopolicy.errors import BadInput
 from robopolicy.spec import Field, Spec
 from robopolicy.types import Episode
 from ros_nodes.contract import Contract
@@ -21,6 +26,18 @@ _HEAD = """# Drafted from {episodes} episodes of {task}. Before an arm is engage
 # - limits: low, high and max_change are what {share:.1%} of the commands kept to;
 # - hold: the command that keeps the arm where it is;
 # - workspace: the box in which the demonstrations moved, and the frame of its numbers.
+# What each deadline means is said in ros_nodes/limits.py.
+"""
+# Of what a URDF allows: so far from its limits, so fast; it does not say how suddenly.
+_MARGIN, _SPEED, _PER_SPEED, _JERK = 0.02, 0.5, 4.0, 10.0
+_URDF_HEAD = """# Drafted from the URDF of {robot}. Before an arm is engaged, correct:
+# - topics and types, and what the policy calls its states (element) and actions;
+# - fps, the rate of the policy;
+# - limits: positions are {room:.0%} of their range inside the URDF's, speeds {speed:.0%} of it, and
+#   acceleration and jerk, which a URDF does not know, reach that speed within half a second. A joint
+#   without end has one at half a turn here;
+# - start and follow: how far from the arm a chunk may begin, and how far behind the arm may be;
+# - a workspace, if a point of the state is to stay in a box.
 # What each deadline means is said in ros_nodes/limits.py.
 """
 
@@ -117,3 +134,130 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(v) for v in value]
     return float(f"{value:.4g}") if isinstance(value, float | np.floating) else value
+
+
+def draft_from_urdf(urdf: str, fps: float) -> str:
+    """A contract of an arm driven by time, as YAML, with the joints and limits of a URDF.
+
+    Joints that do not move, or that another one moves (mimic), are left out.
+
+    Args:
+        urdf: its text, without macros.
+        fps: rate of the policy, Hz.
+
+    Raises:
+        BadInput: naming what the URDF lacks.
+    """
+    robot = _urdf(urdf)
+    rows = {j.get("name", ""): _joint(j) for j in robot.iter("joint") if _moves(j)}
+    if not rows:
+        raise BadInput("urdf", "a joint that moves", "none")
+    units = {name: row["unit"] for name, row in rows.items()}
+    data: dict[str, Any] = {
+        "robot": robot.get("name", ""),
+        "fps": fps,
+        "frame": _root(robot),
+        "state": [
+            {
+                "topic": "joint_states",
+                "type": "sensor_msgs/JointState",
+                "joints": {name: {"element": name, "unit": unit} for name, unit in units.items()},
+            }
+        ],
+        "drive": {
+            "rate": 100,
+            "outlets": [
+                {
+                    "topic": "joint_trajectory_controller/joint_trajectory",
+                    "type": "trajectory_msgs/JointTrajectory",
+                    "joints": {name: f"{name}_target" for name in rows},
+                }
+            ],
+        },
+        "action": {f"{name}_target": row for name, row in rows.items()},
+        "timing": {
+            "state_max_age_s": 0.05,
+            "chunk_max_age_s": 8 / fps,
+            "chunk_life_s": 16 / fps,
+            "heartbeat_max_age_s": 0.2,
+            "hold_after_s": 0.7 / fps,
+            "fault_after_s": 2.0,
+        },
+    }
+    data = _plain(data)
+    Contract.from_dict(data)
+    head = _URDF_HEAD.format(robot=data["robot"], room=_MARGIN, speed=_SPEED)
+    return head + yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=150)
+
+
+def _urdf(text: str) -> ElementTree.Element:
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise BadInput("urdf", "no entities of its own", "a document type")
+    try:
+        robot = ElementTree.fromstring(text)
+    except ElementTree.ParseError as e:
+        raise BadInput("urdf", "XML", e) from e
+    if robot.tag != "robot":
+        raise BadInput("urdf", "the element robot", robot.tag)
+    if any("xacro" in element.tag for element in robot.iter()):
+        raise BadInput("urdf", "no macros: run xacro on it first", "xacro")
+    return robot
+
+
+def _moves(joint: ElementTree.Element) -> bool:
+    return joint.get("type") != "fixed" and joint.find("mimic") is None and joint.find("parent") is not None
+
+
+def _root(robot: ElementTree.Element) -> str:
+    """The link that no joint carries."""
+    carried = {c.get("link") for c in robot.findall("joint/child")}
+    free = [link.get("name", "") for link in robot.findall("link") if link.get("name") not in carried]
+    if len(free) != 1:
+        raise BadInput("urdf", "one link that no joint carries", free)
+    return free[0]
+
+
+def _joint(joint: ElementTree.Element) -> dict[str, Any]:
+    """What the contract says of an action, in radians and metres."""
+    name, kind = joint.get("name", ""), joint.get("type")
+    if kind not in ("revolute", "prismatic", "continuous"):
+        raise BadInput(f"urdf joint {name}.type", "revolute, prismatic, continuous or fixed", kind)
+    limit = joint.find("limit")
+    if limit is None:
+        raise BadInput(f"urdf joint {name}", "the element limit", "none")
+    soft = joint.find("safety_controller")
+    ends = {"lower": -np.pi, "upper": np.pi}
+    if kind != "continuous":
+        # A revolute or prismatic joint's ends are zero where they are not given (URDF specification).
+        ends = {k: _value(limit, k, name, 0.0) for k in ends}
+        if soft is not None:
+            ends = {k: _value(soft, f"soft_{k}_limit", name, v) for k, v in ends.items()}
+    low, high = ends["lower"], ends["upper"]
+    speed = _SPEED * _value(limit, "velocity", name, 0.0)
+    if not (low < high and speed > 0):
+        raise BadInput(f"urdf joint {name}.limit", "lower < upper and velocity > 0", limit.attrib)
+    room = _MARGIN * (high - low)
+    return {
+        "unit": "m" if kind == "prismatic" else "rad",
+        "low": low + room,
+        "high": high - room,
+        "speed": speed,
+        "acceleration": _PER_SPEED * speed,
+        "jerk": _JERK * _PER_SPEED * speed,
+        "measured": name,
+        "start": 0.02 * (high - low),
+        "follow": 0.04 * (high - low),
+    }
+
+
+def _value(element: ElementTree.Element, key: str, joint: str, default: float) -> float:
+    text = element.get(key)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = np.nan
+    if not np.isfinite(value):
+        raise BadInput(f"urdf joint {joint}.{key}", "a finite number", text)
+    return value

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from array import array
-from collections import deque
+from collections import Counter, deque
 from functools import partial
 from typing import Any
 
@@ -71,7 +71,8 @@ class GateNode(RobotNode):
         self._answer_ms: deque[float] = deque(maxlen=_REMEMBERED)
         self._period_error_ms: deque[float] = deque(maxlen=_REMEMBERED)
         self._period = _TICK_S if self._driven is None else 1 / self._driven.drive.rate
-        self._state_at = 0.0
+        self._state_at = self._chunk_at = 0.0
+        self._came: Counter[str] = Counter()
 
         outlets = {"command": JointTrajectory}
         if self._driven is not None:
@@ -121,6 +122,7 @@ class GateNode(RobotNode):
         if state is None:
             return
         self._state_at = self.now()
+        self._came["state"] += 1
         finite = bool(np.isfinite(state).all())
         if not finite:
             bad = [e for e, x in zip(self.contract.elements, state, strict=True) if not np.isfinite(x)]
@@ -162,6 +164,8 @@ class GateNode(RobotNode):
             self._note(reason)
             if reason is Reason.NONE:
                 self._chunk_ms.append((wall - stamp) * 1e-6)
+                self._chunk_at = self.now()
+                self._came["chunk"] += 1
         self._react()
 
     def _on_heartbeat(self, message: UInt64) -> None:
@@ -255,7 +259,7 @@ class GateNode(RobotNode):
             self.get_logger().info(text)
 
     def _diagnose(self) -> None:
-        gate = self.gate
+        gate, came = self.gate, {"state": self._state_at, "chunk": self._chunk_at}
         values: dict[str, object] = {
             "mode": gate.mode,
             "reason": gate.reason,
@@ -266,7 +270,10 @@ class GateNode(RobotNode):
             **_percentiles("chunk_ms", self._chunk_ms),
             **_percentiles("answer_ms", self._answer_ms),
             **_percentiles("period_error_ms", self._period_error_ms),
+            **{f"{k}_age_ms": round(1e3 * (self.now() - at)) for k, at in came.items() if at},
+            **{f"{k}_per_s": round(self._came[k] / _DIAGNOSTICS_S) for k in came},
         }
+        self._came.clear()
         status = DiagnosticStatus(
             level=_LEVELS.get(gate.mode, DiagnosticStatus.OK),
             name=self.get_fully_qualified_name(),

@@ -152,6 +152,14 @@ def commanded(log: Log) -> tuple[np.ndarray, np.ndarray]:
     return np.array(times), np.array(rows).reshape(len(rows), len(row))
 
 
+def observed(log: Log) -> tuple[np.ndarray, np.ndarray]:
+    """What was seen: (N,) stamps in nanoseconds, (N, D) states, elements in the order of the contract."""
+    see = _seen(log.contract, log.contract.elements)
+    found = [s for topic, _, message in log.messages if (s := see(topic, message)) is not None]
+    states = np.array([s for _, s in found]).reshape(len(found), len(log.contract.elements))
+    return np.array([at for at, _ in found], np.int64), states
+
+
 def shadow_errors(log: Log) -> dict[str, np.ndarray]:
     """How far what a policy would have done is from what was done, by steps ahead.
 
@@ -166,9 +174,7 @@ def shadow_errors(log: Log) -> dict[str, np.ndarray]:
     driven = contract.driven
     if driven is None or spec is None:
         raise BadInput("log", "of an arm that is driven by time, with a policy", contract.robot)
-    see = _seen(contract, contract.elements)
-    states = [s for topic, _, message in log.messages if (s := see(topic, message)) is not None]
-    at = np.array([s for s, _ in states])
+    at, states = observed(log)
     period, misses = 1e9 / spec.fps, []
     measured = [(i, contract.elements.index(e)) for i, e in enumerate(driven.measured) if e]
     for message in log.of("policy/chunk"):
@@ -178,7 +184,7 @@ def shadow_errors(log: Log) -> dict[str, np.ndarray]:
             continue
         order = [list(message.joint_names).index(n) for n in contract.action_names]
         near = [int(np.abs(at - t).argmin()) for t in when]
-        si = np.stack([states[i][1] for i in near])[:, [e for _, e in measured]]
+        si = states[near][:, [e for _, e in measured]]
         actions = [i for i, _ in measured]
         there = si / driven.per_si[actions] / driven.drive.scale[actions]
         misses.append(np.abs(rows[:, order][:, actions] - there))

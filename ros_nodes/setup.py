@@ -4,6 +4,7 @@ from setuptools import setup
 
 PACKAGE = "ros_nodes"
 CONTRACTS = ("panda_sim", "panda_jtc", "ur5e", "servo", "so101")
+NODES = ("arm", "mock_arm", "policy", "gate", "recorder")
 
 setup(
     name=PACKAGE,
@@ -20,7 +21,5 @@ setup(
     install_requires=["setuptools", "robopolicy"],
     zip_safe=False,
     license="Apache-2.0",
-    entry_points={
-        "console_scripts": [f"{n} = {PACKAGE}.{n}:main" for n in ("arm_node", "policy_node", "gate_node")]
-    },
+    entry_points={"console_scripts": [f"{n}_node = {PACKAGE}.{n}_node:main" for n in NODES]},
 )

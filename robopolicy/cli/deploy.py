@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.table import Table
+from rich.text import Text
+
 from robopolicy.cli.common import Result, need, plain, say
 from robopolicy.errors import BadInput
+
+_STYLES = {"RUNNING": "bold green", "ARMED": "cyan", "HOLD": "bold yellow", "FAULT": "bold red"}
+# Of the gate's diagnostics.
+_ROWS = {
+    "states": {"per s": "state_per_s", "age, ms": "state_age_ms"},
+    "chunks": {"per s": "chunk_per_s", "age, ms": "chunk_age_ms"},
+    "commands": {"played": "played", "held": "held", "limited": "limited"},
+    "state to command, ms": {"p50": "answer_ms.p50", "p99": "answer_ms.p99"},
+    "late ticks, ms": {"p50": "period_error_ms.p50", "p99": "period_error_ms.p99"},
+}
 
 
 @dataclass(frozen=True)
@@ -86,36 +101,46 @@ class Replay:
         policy: the policy that was served; without it only the gate is asked.
         steerer: and its steerer.
         page: HTML page to write: commands against their limits, what the gate did, how late chunks were.
+        rerun: recording to write, the same and the states for rerun's viewer ("rerun FILE.rrd").
     """
 
     log: Path
     policy: Path | None = None
     steerer: Path | None = None
     page: Path | None = None
+    rerun: Path | None = None
 
 
 @dataclass(frozen=True)
 class DraftContract:
-    """Draft the contract of a robot from demonstrations on it: topics, limits, workspace, deadlines.
+    """Draft the contract of a robot from demonstrations on it, or from its URDF: topics, limits, deadlines.
 
     It is a beginning: the file says what has to be corrected before an arm is engaged. Or, of a contract that
-    is there, who may say what on its topics, as a policy file for SROS2: only the gate may command the arm.
+    is there, who may say what on its topics, as a policy file for SROS2: only the gate may command the arm;
+    or a layout for Foxglove.
     Next: robopolicy deploy --robot FILE.
 
     Example: robopolicy contract --dataset runs/demos --out my_arm.yaml
+    Example: robopolicy contract --urdf my_arm.urdf --out my_arm.yaml
 
     Attributes:
         out: a new file.
         dataset: folders that "robopolicy collect" or "robopolicy convert" wrote.
-        frame: of all points.
+        urdf: description of an arm behind ros2_control (macros resolved: xacro), instead of demonstrations.
+        fps: with urdf, the rate of the policy in Hz.
+        frame: of all points, with dataset.
         security: name or path of the contract that a policy file is wanted for, instead of a draft.
-        namespace: of the nodes in it.
+        foxglove: name or path of the contract that a layout to import in Foxglove is wanted for.
+        namespace: of the nodes in them.
     """
 
     out: Path
     dataset: tuple[Path, ...] = ()
+    urdf: Path | None = None
+    fps: float = 20.0
     frame: str = "world"
     security: str = ""
+    foxglove: str = ""
     namespace: str = "robopolicy"
 
 
@@ -123,15 +148,25 @@ def draft_contract(args: DraftContract) -> int:
     """Drafts a contract; see `DraftContract`."""
     if args.out.exists():
         raise BadInput("out", "a new file", f"{args.out} (exists)")
+    kinds = ("dataset", "urdf", "security", "foxglove")
+    wanted = [n for n in kinds if getattr(args, n)]
+    if len(wanted) != 1:
+        raise BadInput("contract", f"one of {kinds}", wanted or "none of them")
     if args.security:
         from ros_nodes.contract import Contract
         from ros_nodes.security import policy_xml
 
         text = policy_xml(Contract.load(args.security), args.namespace)
+    elif args.foxglove:
+        from ros_nodes.contract import Contract
+        from ros_nodes.layouts import foxglove_layout
+
+        text = json.dumps(foxglove_layout(Contract.load(args.foxglove), args.namespace), indent=1)
     elif args.dataset:
         text = _drafted(need("dataset", args.dataset), args.frame)
     else:
-        raise BadInput("dataset", "folders of demonstrations, or security for a policy file", "neither")
+        assert args.urdf is not None
+        text = _described(args.urdf, args.fps)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(text)
     say(f"{args.out}: read it before an arm is engaged")
@@ -148,6 +183,15 @@ def _drafted(folders: list[Path], frame: str) -> str:
     return draft(spec, load_episodes(folders), frame)
 
 
+def _described(urdf: Path, fps: float) -> str:
+    from ros_nodes.draft import draft_from_urdf
+
+    try:
+        return draft_from_urdf(urdf.read_text(), fps)
+    except (OSError, UnicodeDecodeError) as e:
+        raise BadInput("urdf", "a readable URDF", e) from e
+
+
 def replay(args: Replay) -> int:
     """Plays a log again; see `Replay`."""
     from ros_nodes.logs import read_log, replay_gate, replay_policy
@@ -156,6 +200,11 @@ def replay(args: Replay) -> int:
     log = read_log(args.log)
     if args.page is not None:
         say(f"{_drawn(args.log, args.page)}: open it in a browser")
+    if args.rerun is not None:
+        from ros_nodes.layouts import rerun_recording
+
+        rerun_recording(log, args.rerun)
+        say(f"{args.rerun}: open it with rerun")
     say(f"gate: {replay_gate(log)} calls answered as before")
     if args.policy is not None:
         from robopolicy.policies.load import load_policy
@@ -210,6 +259,7 @@ def serve(args: Serve) -> int:
 def deploy(args: Deploy) -> Result:
     """Runs episodes over ROS 2; see `Deploy`. Runs again if asked again: it is about the arm."""
     from robopolicy.processes import stop_on_signals
+    from robopolicy.progress import live
     from robopolicy.results import write_result
     from robopolicy.stats import wilson
     from robopolicy.steering.promotion import require_promotion
@@ -222,7 +272,9 @@ def deploy(args: Deploy) -> Result:
             require_promotion(args.steerer)
     own = ("out", "unproven")
     options = {f.name: getattr(args, f.name) for f in dataclasses.fields(args) if f.name not in own}
-    report = ros.deploy(**options, stop=stop_on_signals(), on_episode=_say)
+    with live() as show:
+        options["on_look"] = lambda state, values: show(gate_table(state, values))
+        report = ros.deploy(**options, stop=stop_on_signals(), on_episode=_say)
     success = wilson(report.successes, len(report.episodes)).to_dict()
     found = {"success": success, **report.to_dict()}
     if args.shadow and args.record:
@@ -235,3 +287,23 @@ def deploy(args: Deploy) -> Result:
 
 def _say(episode) -> None:
     say(f"episode {episode.seed}: {episode.ended} after {episode.steps} steps")
+
+
+def gate_table(state: str, values: Mapping[str, str]) -> Table:
+    """What an operator watches while an arm is driven.
+
+    Args:
+        state: mode and reason of the gate, such as "HOLD:NO_CHUNK"; "" before it has said so.
+        values: its diagnostics.
+    """
+    table = Table.grid(padding=(0, 2))
+    style = _STYLES.get(state.partition(":")[0], "dim")
+    table.add_row("gate", Text(state or "silent", style))
+    for label, row in _ROWS.items():
+        shown = [f"{name} {values[key]}" for name, key in row.items() if key in values]
+        if shown:
+            table.add_row(label, ", ".join(shown))
+    refused = [f"{k.partition('.')[2]} {v}" for k, v in values.items() if k.startswith("refused.")]
+    if refused:
+        table.add_row("refused", ", ".join(refused))
+    return table

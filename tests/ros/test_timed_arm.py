@@ -21,6 +21,7 @@ from robopolicy.cli import main as robopolicy  # noqa: E402
 from robopolicy.errors import BadInput  # noqa: E402
 from ros_nodes.deploy import Deployment  # noqa: E402
 from ros_nodes.gate_log import _calls  # noqa: E402
+from ros_nodes.layouts import foxglove_layout  # noqa: E402
 from ros_nodes.logs import read_log, replay_gate, shadow_errors, to_episodes  # noqa: E402
 from ros_nodes.running import COMMAND_QOS  # noqa: E402
 
@@ -69,8 +70,14 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def deployed(folder):
-    with _deployed(folder, 50) as deployment:
+def looked():
+    """What an operator was shown: state and diagnostics of the gate."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def deployed(folder, looked):
+    with _deployed(folder, 50, on_look=lambda *seen: looked.append(seen)) as deployment:
         yield deployment
 
 
@@ -88,6 +95,15 @@ def test_timed_arm_is_brought_to_the_goal_within_its_limits(deployed, listener):
     period = 1 / reach_by_script.ARM.driven.drive.rate
     assert (np.abs(np.diff(path, axis=0)) <= BOUNDS.speed * 2 * period + 1e-9).all()
     assert int(deployed.report([episode]).gate["played"]) > 100
+
+
+def test_timed_arm_shows_its_operator_how_old_and_how_many_its_inputs_are(deployed, looked):
+    begun = len(looked)
+    deployed.episode(2)
+    seen = [values for state, values in looked[begun:] if state.startswith("RUNNING") and values]
+    assert max(int(v["state_per_s"]) for v in seen) > reach_by_script.ARM.fps / 2
+    assert all(0 <= int(v["state_age_ms"]) < 1000 for v in seen)
+    assert any(0 <= int(v["chunk_age_ms"]) < 1000 for v in seen if "chunk_age_ms" in v)
 
 
 def test_timed_arm_operator_says_it_has_succeeded(deployed):
@@ -124,11 +140,26 @@ def test_timed_arm_log_plays_again_and_becomes_episodes(deployed, folder):
     page = (folder / "page.html").read_text()
     assert "FAULT" in page
     assert page.count("<svg") == 7
+    assert robopolicy(["replay", "--log", str(folder / "log"), "--rerun", str(folder / "log.rrd")]) == 0
+    assert (folder / "log.rrd").read_bytes()[:4] == b"RRF2"
+    _layout_names_what_is_in(log)
     first, *_ = to_episodes(log)
     assert abs(first.length - reach_by_script.SPEC.horizon) < 8
     assert np.allclose(first.actions[-1], reach_by_script.GOAL, atol=0.5)
     # What was commanded until the next state is where the arm then is, but for its lag.
     assert np.abs(first.states[1:] - first.actions).max() < 4.0
+
+
+def _layout_names_what_is_in(log) -> None:
+    """Each path of the Foxglove layout leads to a number, or a text, in a message of the log."""
+    latest = {topic: message for topic, _, message in log.messages}
+    panels = foxglove_layout(log.contract)["configById"]
+    paths = [line["value"] for p in panels.values() for line in p.get("paths", ())]
+    assert len(paths) == len(log.contract.action_names) + len(log.contract.elements) + 1
+    for path in paths:
+        topic, _, inside = path.removeprefix("/robopolicy/").partition(".")
+        value = eval(f"m.{inside}", {"m": latest[topic]})
+        assert isinstance(value, str) or np.isfinite(value)
 
 
 def _keeps_acceleration(batches) -> None:

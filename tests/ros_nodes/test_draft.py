@@ -7,10 +7,11 @@ import pytest
 from tiny import random_episodes, tiny_spec, write_dataset
 
 from robopolicy.cli import main
+from robopolicy.errors import BadInput
 from robopolicy.seeding import stream
 from robopolicy.types import Episode
 from ros_nodes.contract import Contract
-from ros_nodes.draft import draft
+from ros_nodes.draft import draft, draft_from_urdf
 from sim.tasks import TASKS
 
 
@@ -78,3 +79,78 @@ def test_verb_writes_a_new_file_and_never_over_another(tmp_path, capsys):
     assert main(line.split()) == 2
     assert "exists" in capsys.readouterr().err
     assert (tmp_path / "new/arm.yaml").read_text() == text
+
+
+URDF = """<robot name="arm2">
+  <link name="base"/><link name="upper"/><link name="lower"/><link name="tip"/>
+  <link name="left"/><link name="right"/>
+  <joint name="shoulder" type="revolute"><parent link="base"/><child link="upper"/>
+    <limit lower="-1.0" upper="3.0" velocity="2.0" effort="10"/></joint>
+  <joint name="wrist" type="continuous"><parent link="upper"/><child link="lower"/>
+    <limit velocity="3.0" effort="10"/></joint>
+  <joint name="flange" type="fixed"><parent link="lower"/><child link="tip"/></joint>
+  <joint name="finger" type="prismatic"><parent link="tip"/><child link="left"/>
+    <limit lower="0" upper="0.05" velocity="0.1" effort="10"/>
+    <safety_controller soft_lower_limit="0.01" soft_upper_limit="0.04" k_velocity="1"/></joint>
+  <joint name="other_finger" type="prismatic"><parent link="tip"/><child link="right"/>
+    <mimic joint="finger"/><limit lower="0" upper="0.05" velocity="0.1" effort="10"/></joint>
+  <transmission name="t"><joint name="shoulder"/></transmission>
+</robot>"""
+
+
+def test_draft_from_urdf_keeps_inside_what_the_urdf_allows(tmp_path):
+    contract = read(tmp_path, draft_from_urdf(URDF, 20.0))
+    bounds = contract.driven.drive.bounds
+    assert (contract.robot, contract.frame, contract.fps) == ("arm2", "base", 20.0)
+    assert contract.elements == ("shoulder", "wrist", "finger")
+    assert contract.action_names == ("shoulder_target", "wrist_target", "finger_target")
+    assert (bounds.low > [-1.0, -np.pi, 0.01]).all()
+    assert (bounds.high < [3.0, np.pi, 0.04]).all()
+    assert np.allclose(bounds.speed, [1.0, 1.5, 0.05])
+    assert (bounds.acceleration > bounds.speed).all()
+    assert (bounds.jerk > bounds.acceleration).all()
+    contract.gate()
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "named"),
+    [
+        ('velocity="2.0"', "", "shoulder"),
+        ('velocity="2.0"', 'velocity="fast"', "shoulder.velocity"),
+        ('upper="3.0"', 'upper="inf"', "shoulder.upper"),
+        ('upper="3.0"', 'upper="-2.0"', "shoulder.limit"),
+        ('<limit velocity="3.0" effort="10"/>', "", "wrist"),
+        ('type="continuous"', 'type="floating"', "wrist.type"),
+        ("</robot>", "", "XML"),
+        ("<robot ", '<!DOCTYPE r [<!ENTITY a "b">]><robot ', "entities"),
+        ('<link name="base"/>', '<link name="base"/><link name="world"/>', "one link"),
+        ("<robot ", '<sdf/><robot ', "XML"),
+        (
+            '<link name="base"/>',
+            '<x:macro xmlns:x="http://www.ros.org/wiki/xacro"/><link name="base"/>',
+            "run xacro",
+        ),
+    ],
+)  # fmt: skip
+def test_draft_from_urdf_of_something_else_names_it(was, now, named):
+    assert URDF.count(was) == 1
+    with pytest.raises(BadInput, match=named):
+        draft_from_urdf(URDF.replace(was, now), 20.0)
+
+
+def test_contract_from_urdf_by_command_is_a_contract(tmp_path, capsys):
+    (tmp_path / "arm.urdf").write_text(URDF)
+    command = [
+        "contract",
+        "--urdf",
+        str(tmp_path / "arm.urdf"),
+        "--fps",
+        "10",
+        "--out",
+        str(tmp_path / "a.yaml"),
+    ]
+    assert main(command) == 0
+    assert Contract.load(tmp_path / "a.yaml").fps == 10
+    assert main([*command[:-1], str(tmp_path / "b.yaml"), "--security", "ur5e"]) == 2
+    assert "one of ('dataset', 'urdf', 'security', 'foxglove')" in capsys.readouterr().err
+    assert not (tmp_path / "b.yaml").exists()

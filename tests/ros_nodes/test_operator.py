@@ -6,7 +6,9 @@ import os
 import threading
 
 import pytest
+from rich.console import Console
 
+from robopolicy.cli.deploy import gate_table
 from robopolicy.errors import BadInput, Interrupted
 from ros_nodes.deploy import _wait_for_enter
 
@@ -36,3 +38,22 @@ def test_operator_is_not_there_nothing_is_engaged(keyboard):
     keyboard.close()
     with pytest.raises(BadInput, match="Enter"):
         _wait_for_enter(True, threading.Event(), 0)
+
+
+def test_operator_sees_state_reason_ages_and_what_was_refused():
+    console = Console(width=100)
+    values = {
+        "mode": "HOLD",
+        "state_per_s": "20",
+        "state_age_ms": "31",
+        "played": "7",
+        "refused.CHUNK_FAR": "3",
+    }
+    with console.capture() as shown:
+        console.print(gate_table("HOLD:NO_CHUNK", values))
+    for part in ("HOLD:NO_CHUNK", "per s 20", "age, ms 31", "played 7", "CHUNK_FAR 3"):
+        assert part in shown.get()
+    assert "chunks" not in shown.get()
+    with console.capture() as shown:
+        console.print(gate_table("", {}))
+    assert shown.get().split() == ["gate", "silent"]

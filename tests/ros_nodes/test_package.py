@@ -40,24 +40,38 @@ def _stub(monkeypatch) -> None:
         monkeypatch.setitem(sys.modules, module, stub)
 
 
-def test_launch_file_starts_the_processes_of_deploy(monkeypatch):
+def _launched(monkeypatch, **own):
+    """Actions of the launch file by the module that each starts."""
     _stub(monkeypatch)
     module = runpy.run_path(str(ROOT / "launch" / "deploy.launch.py"))
     (*arguments, setup) = module["generate_launch_description"]().args[0]
     values = {a.args[0]: a.kwargs["default_value"] for a in arguments} | {"policy": "DIR", "steerer": "S"}
-    actions = setup.kwargs["function"](values)
-    modules = [a.kwargs.get("cmd", [None])[0:3] for a in actions if "cmd" in a.kwargs]
-    modules += [[None, *a.kwargs["arguments"]] for a in actions if "arguments" in a.kwargs]
-    names = {m[2] for m in modules}
-    assert names == {
-        "robopolicy.serve",
-        "sim.plant",
-        "ros_nodes.gate_node",
-        "ros_nodes.policy_node",
-        "ros_nodes.arm_node",
-    }
-    assert all(importlib.util.find_spec(n) for n in names)
+    actions = setup.kwargs["function"](values | own)
     assert all(a.kwargs["on_exit"] for a in actions)
+    found = {a.kwargs["cmd"][2] if "cmd" in a.kwargs else a.kwargs["arguments"][1]: a for a in actions}
+    assert all(importlib.util.find_spec(n) for n in found)
+    return found
+
+
+SERVED = {"robopolicy.serve", "ros_nodes.gate_node", "ros_nodes.policy_node"}
+
+
+def test_launch_file_starts_the_processes_of_deploy(monkeypatch):
+    assert set(_launched(monkeypatch)) == SERVED | {"sim.plant", "ros_nodes.arm_node"}
+
+
+def test_launch_file_of_a_real_arm_starts_no_arm(monkeypatch):
+    found = _launched(monkeypatch, robot="ur5e", shadow="true", record="log")
+    assert set(found) == SERVED | {"ros_nodes.recorder_node"}
+    nodes = [a for n, a in found.items() if n.startswith("ros_nodes")]
+    assert all(a.kwargs["parameters"][0]["shadow"] is True for a in nodes)
+    assert found["ros_nodes.recorder_node"].kwargs["parameters"][0]["out"] == "log"
+
+
+def test_launch_file_with_a_mock_calls_it_the_arm(monkeypatch):
+    found = _launched(monkeypatch, robot="ur5e", mock="true")
+    assert set(found) == SERVED | {"ros_nodes.mock_arm_node"}
+    assert found["ros_nodes.mock_arm_node"].kwargs["name"] == "arm"
 
 
 def test_package_files_that_setup_installs_exist(monkeypatch):
