@@ -136,7 +136,7 @@ def _seen(obs: Tensor, policy: ChunkPolicy, delay: int) -> Tensor:
 
 def _check(policy: ChunkPolicy, execute: int, delay: int) -> None:
     horizon = policy.spec.chunk
-    if policy.core.memory:
+    if not policy.joins:
         raise BadInput("policy", "one without memory", f"a memory of kind {policy.core.config.memory!r}")
     if not 1 <= execute <= horizon:
         raise BadInput("execute", f"in [1, {horizon}], the policy's chunk", execute)

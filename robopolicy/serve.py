@@ -1,13 +1,16 @@
 """The policy server: the only process that knows torch at deployment, behind a local socket.
 
-    {"kind": "hello"}                            -> spec, fingerprint, epoch
+    {"kind": "hello"}                            -> spec, fingerprint, epoch, joins
     {"kind": "reset", seed}                      -> epoch                       begins an episode
     {"kind": "act", obs (T, D) float32, step}    -> chunk (K, A), epoch, step, ms
+    {"kind": "join", obs, step, since, late}     -> the same                    goes on from the last chunk
     {"kind": "ping"}                             -> epoch
     {"kind": "stats"}                            -> count, p50_ms, p99_ms, strayed
 
 Each connection is a session with its own noise stream and carry. The noise of a session is drawn exactly as
-`robopolicy.rollout` draws it, so a served episode is the episode that evaluation would have run.
+`robopolicy.rollout` draws it, so a served episode is the episode that evaluation would have run. "join" is
+real-time chunking (`robopolicy.realtime`), for a robot that goes on while it waits: what it does meanwhile is
+what the last chunk said, and the new one continues that. A policy that cannot (`joins`) answers as to "act".
 """
 
 from __future__ import annotations
@@ -20,14 +23,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from robopolicy.errors import BadInput
 from robopolicy.keys import key_of, locked
+from robopolicy.nets.sampling import Known
+from robopolicy.policies.load import load_policy
 from robopolicy.processes import stop_on_signals
 from robopolicy.protocols import Carry, Policy, Steerer
+from robopolicy.realtime import overlap_weights
 from robopolicy.rollout import PriorSteerer
 from robopolicy.seeding import stream
 from robopolicy.wire import Array, Handler, Message, Server
@@ -59,12 +66,18 @@ class PolicyService:
     ):
         self.policy, self.steerer, self.epoch, self.clock = policy, steerer, epoch, clock
         self._key, self.strayed = key, 0
+        self.joins = bool(getattr(policy, "joins", False))
         self._lock = threading.Lock()
         self._latencies_ms: deque[float] = deque(maxlen=_REMEMBERED)
 
     @torch.no_grad()
-    def infer(self, obs: np.ndarray, prior: np.ndarray, carry: Carry) -> tuple[np.ndarray, Carry, float]:
-        """Chunk (K, A) for one observation (T, D) and one draw of noise (K, A); next carry; milliseconds."""
+    def infer(
+        self, obs: np.ndarray, prior: np.ndarray, carry: Carry, known: Known | None = None
+    ) -> tuple[np.ndarray, Carry, float]:
+        """Chunk (K, A) for one observation (T, D) and one draw of noise (K, A); next carry; milliseconds.
+
+        What is `known` of the chunk, in physical units, is kept, by a policy that joins.
+        """
         began = self.clock()
         with self._lock:
             state = torch.from_numpy(obs[None].copy())
@@ -72,7 +85,8 @@ class PolicyService:
             noise = self.steerer.noise(state, drawn, carry)
             if not (torch.isfinite(noise).all() and noise.abs().max() <= MAX_NOISE):
                 noise, self.strayed = drawn, self.strayed + 1
-            actions, carry = self.policy.sample(state, carry, noise)
+            joined = (known,) if known is not None and self.joins else ()
+            actions, carry = cast(Any, self.policy).sample(state, carry, noise, *joined)
             chunk = actions[0].numpy()
         ms = 1000 * (self.clock() - began)
         self._latencies_ms.append(ms)
@@ -95,14 +109,15 @@ class PolicyService:
         """Handlers of a new session."""
         spec, session = self.policy.spec, _Session(self)
         hello: Message = {"spec": spec.to_dict(), "fingerprint": spec.fingerprint, "epoch": self.epoch}
+        hello = {**hello, "joins": self.joins}
+        asked = {"obs": Array("float32", (spec.obs_steps, spec.state_dim)), "step": int}
         handlers = {
             "hello": Handler({}, lambda: hello),
             "ping": Handler({}, lambda: {"epoch": self.epoch}),
             "stats": Handler({}, self.stats),
             "reset": Handler({"seed": int}, session.reset),
-            "act": Handler(
-                {"obs": Array("float32", (spec.obs_steps, spec.state_dim)), "step": int}, session.act
-            ),
+            "act": Handler(asked, session.act),
+            "join": Handler({**asked, "since": int, "late": int}, session.join),
         }
         return locked(handlers, self._key)
 
@@ -114,25 +129,47 @@ class _Session:
         self._service = service
         self._rng: np.random.Generator | None = None
         self._carry: Carry = {}
+        self._last: np.ndarray | None = None
 
     def reset(self, seed: int) -> Message:
         if seed < 0:
             raise BadInput("reset.seed", "a non-negative integer", seed)
         self._rng = stream(seed, "policy-noise")
         self._carry = self._service.policy.initial([seed])
+        self._last = None
         return {"epoch": self._service.epoch}
 
-    def act(self, obs: np.ndarray, step: int) -> Message:
+    def join(self, obs: np.ndarray, step: int, since: int, late: int) -> Message:
+        """A chunk that goes on from the last one.
+
+        Args:
+            obs: as of `act`.
+            step: of the episode.
+            since: control steps from what the last chunk was for to this observation.
+            late: control steps until the answer will be there.
+        """
+        for name, value in (("since", since), ("late", late)):
+            if value < 0:
+                raise BadInput(f"join.{name}", "a number of control steps", value)
+        last, horizon = self._last, self._service.policy.spec.chunk
+        if last is None or not 0 < since < horizon:
+            return self.act(obs, step)
+        rest = torch.from_numpy(np.concatenate([last[since:], np.repeat(last[-1:], since, 0)]))
+        kept = overlap_weights(horizon, since, min(late, horizon - since))
+        return self.act(obs, step, Known(rest[None], kept[None]))
+
+    def act(self, obs: np.ndarray, step: int, known: Known | None = None) -> Message:
         spec = self._service.policy.spec
         if self._rng is None:
             raise BadInput("act", "a reset before the first act", "none")
         # Before the noise is drawn: a refused observation must not shift the stream of the episode.
         obs = spec.check_obs(obs, "obs")
         prior = self._rng.standard_normal((spec.chunk, spec.action_dim))
-        chunk, self._carry, ms = self._service.infer(obs, prior, self._carry)
+        chunk, self._carry, ms = self._service.infer(obs, prior, self._carry, known)
         if chunk.shape != prior.shape or not np.isfinite(chunk).all():
             raise BadInput("chunk", f"finite actions {prior.shape} from the policy", chunk.tolist())
-        return {"chunk": chunk.astype(np.float32), "epoch": self._service.epoch, "step": step, "ms": ms}
+        self._last = chunk.astype(np.float32)
+        return {"chunk": self._last, "epoch": self._service.epoch, "step": step, "ms": ms}
 
 
 def serve(
@@ -170,7 +207,6 @@ def main(args: list[str] | None = None) -> int:
     stop = stop_on_signals()
     torch.set_num_threads(options.threads)
     try:
-        from robopolicy.policies.load import load_policy
         from robopolicy.steering.load import load_steerer
 
         policy = load_policy(options.policy)

@@ -8,10 +8,12 @@ epoch goes to the gate; when it stops, an empty chunk tells the gate at once.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import threading
 from array import array
+from collections import deque
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -35,16 +37,30 @@ _PING_TIMEOUT_S = 0.15
 _RETRY_S = 0.2
 _ANSWER_TIMEOUT_S = 2.0
 _WARN_EVERY_S = 1.0
+# Answers of which the slowest says how late the next one will be.
+_REMEMBERED = 20
 
 
 @dataclass(frozen=True)
 class _Job:
-    """One question to the server: observation (T, D), the stamp of its newest state, episode and step."""
+    """One question to the server: observation (T, D), the stamp of its newest state, episode and step.
+
+    `since` control steps after the state that the chunk which is being executed was for; 0 if there is none
+    to go on from. The answer takes about `late` of them.
+    """
 
     obs: np.ndarray
     stamp_ns: int
     seed: int
     step: int
+    since: int
+    late: int
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """What the server is asked, besides the kind of question."""
+        joined = {"since": self.since, "late": self.late} if self.since else {}
+        return {"obs": self.obs, "step": self.step, **joined}
 
 
 class PolicyNode(RobotNode):
@@ -68,6 +84,12 @@ class PolicyNode(RobotNode):
         self._request: int | None = None
         self._served = -1
         self._step = self._seed = 0
+        # An arm that is driven by time goes on while it waits: then a chunk continues the one before. Not in
+        # the shadow, where the arm does something else.
+        self._in_motion = self.contract.driven is not None and not self.shadow
+        self._joins = self._running = False
+        self._chunk_stamp: int | None = None
+        self._answer_s: deque[float] = deque(maxlen=_REMEMBERED)
         self._chunks = self.create_publisher(JointTrajectory, "~/chunk", COMMAND_QOS)
         self._heartbeat = self.create_publisher(UInt64, "~/heartbeat", COMMAND_QOS)
         self._asked = self.create_publisher(UInt8MultiArray, "~/asked", EVENT_QOS)
@@ -77,6 +99,7 @@ class PolicyNode(RobotNode):
         for s in self.contract.streams:
             self.listen(MESSAGES[s.type], s.topic, partial(self._on_state, s), self.state_qos)
         self.create_subscription(Header, "gate/request", self._on_request, COMMAND_QOS)
+        self.create_subscription(String, "gate/state", self._on_mode, LATCHED_QOS)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self._ended = threading.Event()
         self._wake = threading.Condition()
@@ -97,6 +120,9 @@ class PolicyNode(RobotNode):
         if self._observer.add(stamp_to_ns(message.header.stamp), values) is not None:
             self._try()
 
+    def _on_mode(self, message: String) -> None:
+        self._running = message.data.partition(":")[0] == "RUNNING"
+
     def _on_request(self, message: Header) -> None:
         stamp = stamp_to_ns(message.stamp)
         with self._wake:
@@ -112,14 +138,24 @@ class PolicyNode(RobotNode):
                 return
             if newest is None or newest <= self._request or history is None:
                 return
-            self._job, self._busy = _Job(history.astype(np.float32), newest, self._seed, self._step), True
+            obs, (since, late) = history.astype(np.float32), self._joint(newest)
+            self._job, self._busy = _Job(obs, newest, self._seed, self._step, since, late), True
             self._served, self._request = self._request, None
             self._wake.notify()
+
+    def _joint(self, newest: int) -> tuple[int, int]:
+        """`since` and `late` of the next question."""
+        if not (self._joins and self._running and self._chunk_stamp is not None):
+            return 0, 0
+        period = self.contract.timing.period_s
+        since = round((newest - self._chunk_stamp) * 1e-9 / period)
+        return max(since, 0), math.ceil(max(self._answer_s, default=0.0) / period)
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:
             client = unlock(Client(self._address, _ANSWER_TIMEOUT_S), self._key)
-            spec = Spec.from_dict(client.request("hello")["spec"])
+            hello = client.request("hello")
+            spec = Spec.from_dict(hello["spec"])
             self.contract.check_spec(spec)
             seed = self.seed
             client.request("reset", seed=seed)
@@ -131,6 +167,7 @@ class PolicyNode(RobotNode):
                 self._server.close()
             self._server, self._spec, self._step, self._seed, self._request = client, spec, 0, seed, None
             self._observer = self.contract.observer(spec.state_names, spec.obs_steps)
+            self._joins, self._chunk_stamp = self._in_motion and bool(hello["joins"]), None
         self._specs.publish(String(data=json.dumps(spec.to_dict())))
         response.success = True
         return response
@@ -151,7 +188,9 @@ class PolicyNode(RobotNode):
 
     def _answer(self, job: _Job, server: Client, spec: Spec) -> None:
         try:
-            reply = server.request("act", obs=job.obs, step=job.step)
+            began = self.now()
+            reply = server.request("join" if job.since else "act", **job.question)
+            seconds = self.now() - began
             chunk = np.asarray(reply["chunk"], np.float64)
             if chunk.shape != (spec.chunk, spec.action_dim):
                 raise BadInput("chunk", f"shape {(spec.chunk, spec.action_dim)}", chunk.shape)
@@ -167,8 +206,10 @@ class PolicyNode(RobotNode):
             if server is not self._server:
                 return  # reset meanwhile: this answers an episode that is over
             self._step += spec.chunk
+            self._chunk_stamp = job.stamp_ns
+            self._answer_s.append(seconds)
         # What it was asked, so that the answer can be checked later: seed and step say which noise it took.
-        question = {"kind": "asked", "seed": job.seed, "step": job.step, "obs": job.obs, "chunk": chunk}
+        question = {"kind": "asked", "seed": job.seed, **job.question, "chunk": chunk}
         self._asked.publish(UInt8MultiArray(data=array("B", encode(question))))
         period = self.contract.timing.period_s
         frame = self.contract.frame

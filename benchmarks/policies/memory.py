@@ -57,15 +57,17 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--runs", type=Path, default=Path("runs/memory"))
     args = parser.parse_args()
-    jobs = [(task, seed, args.runs) for seed in args.seeds for task in args.tasks]
+    ablated = [task for task in args.tasks if task in ABLATED]
     with ProcessPoolExecutor(args.workers, get_context("spawn"), os.nice, (1,)) as pool:
-        for name in pool.map(write_study, *zip(*jobs, strict=True)):
-            print(f"{name} done", flush=True)
+        for tasks, made in ((args.tasks, KINDS), (ablated, ABLATIONS)):
+            jobs = [(task, seed, args.runs, made) for seed in args.seeds for task in tasks]
+            for name in pool.map(write_study, *zip(*jobs, strict=True)):
+                print(f"{name}: {', '.join(made)} done", flush=True)
 
 
-def write_study(task: str, seed: int, runs: Path) -> str:
-    """Runs the kinds that a task's and seed's results do not hold yet; its name."""
-    name, made = f"{task}-{seed}", KINDS | (ABLATIONS if task in ABLATED else {})
+def write_study(task: str, seed: int, runs: Path, made: dict[str, PolicyConfig]) -> str:
+    """Runs those of the kinds `made` that a task's and seed's results do not hold yet; its name."""
+    name = f"{task}-{seed}"
     file, out = RESULTS / f"{name}.json", runs / name
     kinds: dict[str, Any] = read_json(file)["kinds"] if file.is_file() else {}
     for kind in (k for k in made if k not in kinds):

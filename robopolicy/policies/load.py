@@ -99,6 +99,11 @@ class ChunkPolicy(nn.Module):
         """Physical actions (..., A) to [-1, 1]."""
         return 2 * (actions - self.low) / (self.high - self.low) - 1
 
+    @property
+    def joins(self) -> bool:
+        """Whether `sample` may be told what is known of the chunk."""
+        return not self.core.memory
+
     @torch.no_grad()
     def sample(
         self, obs: Tensor, carry: Carry, noise: Tensor, known: Known | None = None

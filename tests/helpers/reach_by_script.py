@@ -11,6 +11,7 @@ import sys
 import torch
 from torch import Tensor
 
+from robopolicy.nets.sampling import Known
 from robopolicy.processes import stop_on_signals
 from robopolicy.serve import serve
 from robopolicy.spec import Field, Spec
@@ -33,18 +34,20 @@ SPEC = Spec(
 
 
 class ReachByScript:
-    """A straight line from where the arm is."""
+    """A straight line from where the arm is, or from where it will be when the chunk is there."""
 
     spec = SPEC
+    joins = True
 
     def initial(self, seeds):
         return {}
 
-    def sample(self, obs: Tensor, carry, noise: Tensor):
+    def sample(self, obs: Tensor, carry, noise: Tensor, known: Known | None = None):
         here = obs[:, -1:]
         ahead = _STEP * torch.arange(1, SPEC.chunk + 1)[None, :, None]
         away = GOAL - here
-        return here + away.sign() * torch.minimum(away.abs(), ahead), carry
+        chunk = here + away.sign() * torch.minimum(away.abs(), ahead)
+        return chunk if known is None else torch.where(known.weight == 1, known.chunk, chunk), carry
 
 
 def main() -> int:

@@ -48,6 +48,21 @@ class Counting:
         return chunk * (np.nan if self.poisoned else 1.0), {"count": count}
 
 
+class Joining(Counting):
+    """What is known of the chunk is what it answers, where anything is."""
+
+    joins = True
+
+    def sample(self, obs, carry, noise, known=None):
+        chunk, carry = super().sample(obs, carry, noise)
+        return chunk if known is None else torch.lerp(chunk, known.chunk, known.weight), carry
+
+
+def handlers(policy):
+    made = PolicyService(policy, PriorSteerer(), 0).connect()
+    return {name: handler.answer for name, handler in made.items()}
+
+
 class Doubler:
     def noise(self, obs, prior, carry=None):
         return 2 * prior
@@ -172,3 +187,53 @@ def test_dial_no_server_gives_up_when_stopped(tmp_path):
     stop.set()
     with pytest.raises(PeerGone):
         dial(str(tmp_path / "s"), stop)
+
+
+def test_join_what_is_executed_meanwhile_begins_the_new_chunk():
+    session = handlers(Joining())
+    session["reset"](seed=3)
+    first = session["act"](obs=OBS, step=0)["chunk"]
+    second = session["join"](obs=OBS, step=1, since=1, late=2)["chunk"]
+    assert np.array_equal(second[:2], first[1:])
+    session["reset"](seed=3)
+    session["act"](obs=OBS, step=0)
+    free = session["act"](obs=OBS, step=1)["chunk"]
+    assert np.array_equal(second[2:], free[2:])  # nothing is known of it, and the noise is the same
+    assert not np.array_equal(second[:2], free[:2])
+
+
+@pytest.mark.parametrize(("since", "late"), [(0, 1), (3, 1), (9, 0)])
+def test_join_without_a_chunk_to_go_on_from_is_act(since, late):
+    chunks = []
+    for kind, told in (("act", {}), ("join", {"since": since, "late": late})):
+        session = handlers(Joining())
+        session["reset"](seed=3)
+        session["act"](obs=OBS, step=0)
+        chunks.append(session[kind](obs=OBS, step=1, **told)["chunk"])
+    assert np.array_equal(*chunks)
+
+
+def test_join_after_reset_or_by_a_policy_that_cannot_is_act():
+    for policy, asked in ((Joining(), 0), (Counting(), 1)):
+        chunks = []
+        for kind, told in (("act", {}), ("join", {"since": 1, "late": 1})):
+            session = handlers(policy)
+            session["reset"](seed=1)
+            session["act"](obs=OBS, step=0)
+            for _ in range(1 - asked):
+                session["reset"](seed=1)
+            chunks.append(session[kind](obs=OBS, step=0, **told)["chunk"])
+        assert np.array_equal(*chunks)
+
+
+@pytest.mark.parametrize("told", [{"since": -1, "late": 0}, {"since": 1, "late": -1}])
+def test_join_negative_steps_are_refused(told):
+    session = handlers(Joining())
+    session["reset"](seed=3)
+    with pytest.raises(BadInput, match=r"join\."):
+        session["join"](obs=OBS, step=0, **told)
+
+
+def test_hello_says_whether_chunks_can_be_joined():
+    assert handlers(Joining())["hello"]()["joins"] is True
+    assert handlers(Counting())["hello"]()["joins"] is False

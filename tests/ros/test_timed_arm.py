@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -19,10 +20,13 @@ from std_msgs.msg import Float64MultiArray  # noqa: E402
 
 from robopolicy.cli import main as robopolicy  # noqa: E402
 from robopolicy.errors import BadInput  # noqa: E402
+from robopolicy.rollout import PriorSteerer  # noqa: E402
+from robopolicy.serve import PolicyService  # noqa: E402
+from robopolicy.wire import decode  # noqa: E402
 from ros_nodes.deploy import Deployment  # noqa: E402
 from ros_nodes.gate_log import _calls  # noqa: E402
 from ros_nodes.layouts import foxglove_layout  # noqa: E402
-from ros_nodes.logs import read_log, replay_gate, shadow_errors, to_episodes  # noqa: E402
+from ros_nodes.logs import read_log, replay_gate, replay_policy, shadow_errors, to_episodes  # noqa: E402
 from ros_nodes.running import COMMAND_QOS  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
@@ -143,11 +147,25 @@ def test_timed_arm_log_plays_again_and_becomes_episodes(deployed, folder):
     assert robopolicy(["replay", "--log", str(folder / "log"), "--rerun", str(folder / "log.rrd")]) == 0
     assert (folder / "log.rrd").read_bytes()[:4] == b"RRF2"
     _layout_names_what_is_in(log)
+    _chunks_go_on_from_those_before(log)
     first, *_ = to_episodes(log)
     assert abs(first.length - reach_by_script.SPEC.horizon) < 8
     assert np.allclose(first.actions[-1], reach_by_script.GOAL, atol=0.5)
     # What was commanded until the next state is where the arm then is, but for its lag.
     assert np.abs(first.states[1:] - first.actions).max() < 4.0
+
+
+def _chunks_go_on_from_those_before(log) -> None:
+    """Real-time chunking: the first steps of a chunk are what the one before said of them."""
+    policy = PolicyService(reach_by_script.ReachByScript(), PriorSteerer(), 0)
+    session = {name: handler.answer for name, handler in policy.connect().items()}
+    asked = [decode(bytes(m.data)[4:]) for m in log.of("policy/asked")]
+    assert replay_policy(log, session) == len(asked)
+    joined = [(a, b) for a, b in itertools.pairwise(asked) if b.get("since")]
+    assert len(joined) > 5
+    for before, after in joined:
+        late = min(after["late"], len(after["chunk"]) - after["since"])
+        assert np.array_equal(after["chunk"][:late], before["chunk"][after["since"] :][:late])
 
 
 def _layout_names_what_is_in(log) -> None:
