@@ -91,7 +91,7 @@ bench-policies: setup
 
 # What a deployment does over ROS 2: an hour of soak, so some two hours in all.
 bench-deploy: setup
-	for part in episodes kill gate fuzz soak; do \
+	for part in episodes kill gate laws fuzz soak; do \
 		$(BIN)/python -m benchmarks.deploy.$$part || exit 1; \
 	done
 	$(BIN)/python -m benchmarks.faults

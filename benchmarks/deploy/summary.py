@@ -26,6 +26,7 @@ _PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "episodes": ("episodes", ("dds", "offline", "difference")),
+    "laws": ("laws", ("interleavings", "broken")),
     "fuzz": ("fuzz", ("frames", "crashes", "outcomes", "memory_grown_mb")),
     "soak": ("soak", ("counted", "wall")),
 }
