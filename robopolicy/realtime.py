@@ -18,27 +18,10 @@ import torch
 from torch import Tensor
 
 from robopolicy.errors import BadInput
-from robopolicy.nets.sampling import Known
+from robopolicy.nets.inpainting import Known, overlap_weights
 from robopolicy.policies.adapter import spread_noise
 from robopolicy.policies.load import ChunkPolicy
 from robopolicy.protocols import Carry
-
-
-def overlap_weights(horizon: int, execute: int, delay: int) -> Tensor:
-    """(H, 1) how much of the previous plan a new one has to keep; Black et al. 2025, eq. 5.
-
-    All of what is executed before the new plan is there, then less and less, nothing where the old plan has
-    ended.
-
-    Args:
-        horizon: actions per plan, H.
-        execute: actions executed of each, K.
-        delay: steps until a plan is there.
-    """
-    i, end = torch.arange(horizon), horizon - execute
-    left = ((end - i) / (end - delay + 1)).clamp(0, 1)
-    soft = left * left.expm1() / torch.tensor(1.0).expm1()
-    return torch.where(i < delay, 1.0, torch.where(i < end, soft, 0.0))[:, None]
 
 
 class RealtimePolicy:

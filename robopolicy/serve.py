@@ -30,11 +30,9 @@ import torch
 
 from robopolicy.errors import BadInput
 from robopolicy.keys import key_of, locked
-from robopolicy.nets.sampling import Known
-from robopolicy.policies.load import load_policy
+from robopolicy.nets.inpainting import Known, overlap_weights
 from robopolicy.processes import stop_on_signals
 from robopolicy.protocols import Carry, Policy, Steerer
-from robopolicy.realtime import overlap_weights
 from robopolicy.rollout import PriorSteerer
 from robopolicy.seeding import stream
 from robopolicy.wire import Array, Handler, Message, Server
@@ -207,6 +205,7 @@ def main(args: list[str] | None = None) -> int:
     stop = stop_on_signals()
     torch.set_num_threads(options.threads)
     try:
+        from robopolicy.policies.load import load_policy
         from robopolicy.steering.load import load_steerer
 
         policy = load_policy(options.policy)

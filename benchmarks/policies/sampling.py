@@ -21,7 +21,8 @@ from benchmarks.policies.common import compare, held_out, pooled
 from robopolicy.cli.collect import Collect, collect
 from robopolicy.cli.learn import Train, train
 from robopolicy.latency import chunk_ms
-from robopolicy.nets.sampling import Ddim, Known, Network
+from robopolicy.nets.inpainting import Known
+from robopolicy.nets.sampling import Ddim, Network
 from robopolicy.policies.load import ChunkPolicy, load_policy
 from robopolicy.results import hardware, versions
 from robopolicy.rollout import PriorSteerer

@@ -12,29 +12,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Generator, Tensor
+
+from robopolicy.nets.inpainting import Known
 
 ProcessKind = Literal["ddim", "beso", "flow"]
 Network = Callable[[Tensor, Tensor], Tensor]
 """Of the noisy chunk (B, K, A) and its level (B,), giving (B, K, A)."""
 
 _LEVELS = 100.0
-
-
-class Known(NamedTuple):
-    """What is known of a chunk before it is restored, such as actions that will be taken while it is.
-
-    Attributes:
-        chunk: (B, K, A) in [-1, 1].
-        weight: (B, K, 1) from 0, nothing is known, to 1, it will be exactly so.
-    """
-
-    chunk: Tensor
-    weight: Tensor
 
 
 class Process(Protocol):

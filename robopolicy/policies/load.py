@@ -23,7 +23,7 @@ from robopolicy.checkpoint import (
     tensor_hash,
 )
 from robopolicy.errors import BadInput
-from robopolicy.nets.sampling import Known
+from robopolicy.nets.inpainting import Known
 from robopolicy.policies.adapter import CONFIG, MODEL, LeRobotPolicy, check_features, open_lerobot
 from robopolicy.policies.diffusion.configuration_chunk_diffusion import ChunkDiffusionConfig
 from robopolicy.policies.diffusion.modeling_chunk_diffusion import ChunkDiffusionPolicy

@@ -11,7 +11,7 @@ import sys
 import torch
 from torch import Tensor
 
-from robopolicy.nets.sampling import Known
+from robopolicy.nets.inpainting import Known
 from robopolicy.processes import stop_on_signals
 from robopolicy.serve import serve
 from robopolicy.spec import Field, Spec

@@ -8,8 +8,9 @@ from tiny import POLICY, normal, random_episodes, tiny_spec
 
 from robopolicy.data.windows import PolicyWindows
 from robopolicy.errors import BadInput
+from robopolicy.nets.inpainting import overlap_weights
 from robopolicy.policies.train import new_policy
-from robopolicy.realtime import RealtimePolicy, SynchronousPolicy, overlap_weights
+from robopolicy.realtime import RealtimePolicy, SynchronousPolicy
 
 B = 5
 

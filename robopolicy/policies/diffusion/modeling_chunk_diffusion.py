@@ -17,9 +17,10 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 from torch import Generator, Tensor, nn
 
+from robopolicy.nets.inpainting import Known
 from robopolicy.nets.memory import make_memory
 from robopolicy.nets.mlp import MlpDenoiser
-from robopolicy.nets.sampling import Known, make_process
+from robopolicy.nets.sampling import make_process
 from robopolicy.nets.task import TaskEncoder, read
 from robopolicy.nets.transformer import TransformerDenoiser
 from robopolicy.nets.unet1d import UnetDenoiser

@@ -4,7 +4,8 @@ import pytest
 import torch
 from tiny import normal
 
-from robopolicy.nets.sampling import Beso, Ddim, Flow, Known, make_process
+from robopolicy.nets.inpainting import Known
+from robopolicy.nets.sampling import Beso, Ddim, Flow, make_process
 
 KINDS = ("ddim", "beso", "flow")
 B, K, A = 4000, 2, 1
