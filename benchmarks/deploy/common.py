@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 # A policy of three lines for an arm of six joints: what is measured is all around it.
 SERVER = [str(ROOT / "tests" / "helpers" / "reach_by_script.py")]
 ROBOT = "so101"
+_TRIES, _MOVES_WITHIN_S = 5, 3.0
 
 
 @contextmanager
@@ -57,13 +58,18 @@ class Heard:
         moved = [t - since for (t, c), (_, b) in pairs if t > since and np.abs(c - b).max() > 1e-6]
         return max(moved, default=0.0)
 
-    def wait_for_motion(self, within_s: float = 20.0) -> None:
-        """Listens until the arm is told to move."""
-        until = time.monotonic() + within_s
-        while len(self.commands) < 2 or np.abs(self.commands[-1][1] - self.commands[-2][1]).max() < 1e-3:
-            if time.monotonic() > until:
-                raise TimeoutError(f"the arm was not moved (gate {self._console.state})")
-            self.spin(0.01)
+    def begin(self, deployment: Deployment, seed: int) -> None:
+        """Begins an episode, and is back while the arm moves: it does so for less than a second."""
+        for _ in range(_TRIES):
+            deployment.begin(seed)
+            until = time.monotonic() + _MOVES_WITHIN_S
+            while time.monotonic() < until:
+                self.spin(0.01)
+                last = [c for _, c in self.commands[-2:]]
+                if len(last) == 2 and np.abs(last[1] - last[0]).max() > 1e-3:
+                    return
+            deployment.console.engage(False)
+        raise TimeoutError(f"the arm was not seen to move {_TRIES} times (gate {self._console.state})")
 
     def spin(self, seconds: float) -> None:
         """Listens for so long."""

@@ -34,8 +34,7 @@ def main() -> None:
         bounds = deployment.contract.driven.drive.bounds  # type: ignore[union-attr]
         watch = deployment.console._watch
         for run in range(args.runs):
-            deployment.begin(run)
-            heard.wait_for_motion()
+            heard.begin(deployment, run)
             heard.spin(float(rng.uniform(0.0, _MOVES_S)))
             os.kill(deployment.processes.pid("server"), signal.SIGKILL)
             killed = time.monotonic()

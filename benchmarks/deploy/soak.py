@@ -97,8 +97,7 @@ def wall(minutes: float) -> dict[str, float]:
         watch = deployment.console._watch
         while time.monotonic() < ends:
             if episodes % 10 == 9:
-                deployment.begin(episodes)
-                heard.wait_for_motion()
+                heard.begin(deployment, episodes)
                 os.kill(deployment.processes.pid("server"), signal.SIGKILL)
                 killed = time.monotonic()
                 deployment.console._watch = lambda: None

@@ -49,7 +49,7 @@ def summed() -> dict[str, Any]:
             row = read_json(path)
             found[part] = {k: row[k] for k in keys}
             if part == "gate":
-                found["overhead_ms"] = row["overhead_ms"]
+                found |= {k: row[k] for k in ("overhead_ms", "crowded")}
     return found
 
 

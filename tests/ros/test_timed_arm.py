@@ -64,8 +64,22 @@ def _deployed(folder: Path, number: int, **options):
             yield deployment
 
 
+def _until_moving(deployment: Deployment, listener: Listener) -> None:
+    deadline, began = time.monotonic() + 20.0, len(listener.commands)
+    while len(listener.commands) < began + 12 or not _moves(listener.commands):
+        assert time.monotonic() < deadline, deployment.console.state
+        listener.spin(0.01)
+
+
 def _moves(commands: list[tuple[float, np.ndarray]]) -> bool:
     return bool(np.abs(commands[-1][1] - commands[-2][1]).max() > 1e-3)
+
+
+def _moved_until(listener: Listener, since: float) -> float:
+    """Seconds after `since` at which a command last differed from the one before."""
+    after = [(t - since, c) for t, c in listener.commands if t > since - 0.1]
+    pairs = zip(after[1:], after[:-1], strict=True)
+    return max([t for (t, c), (_, b) in pairs if np.abs(c - b).max() > 1e-6], default=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -119,19 +133,13 @@ def test_timed_arm_operator_says_it_has_succeeded(deployed):
 
 def test_fault_12_policy_server_killed_arm_rests_in_time_and_faults(deployed, listener):
     deployed.begin(2)
-    began = len(listener.commands)
-    deadline = time.monotonic() + 20.0
-    while len(listener.commands) < began + 12 or not _moves(listener.commands):
-        assert time.monotonic() < deadline, deployed.console.state
-        listener.spin(0.01)
+    _until_moving(deployed, listener)
     os.kill(deployed.processes.pid("server"), signal.SIGKILL)
     killed = time.monotonic()
     deployed.console._watch = lambda: None
     listener.spin(1.0)
-    after = [(t - killed, c) for t, c in listener.commands if t > killed - 0.1]
-    moved = [t for (t, c), (_, b) in zip(after[1:], after[:-1], strict=True) if np.abs(c - b).max() > 1e-6]
-    assert max(moved) < REST_S
-    assert after[-1][0] > 0.9
+    assert _moved_until(listener, killed) < REST_S
+    assert listener.commands[-1][0] - killed > 0.9
     deployed.console.wait(lambda: deployed.console.state == "FAULT:POLICY_LOST", 5.0, "the fault")
 
 
@@ -194,6 +202,41 @@ def _keeps_acceleration(batches) -> None:
                     first, second = min(t1 - t0, longest), min(t2 - t1, longest)
                     bend = np.abs((c - b) / second - (b - a) / first) / ((first + second) / 2)
                     assert (bend <= BOUNDS.acceleration * (1 + 1e-6)).all()
+
+
+@pytest.fixture(scope="module")
+def robust(tmp_path_factory):
+    with _deployed(tmp_path_factory.mktemp("robust"), 70) as deployment:
+        yield deployment, Listener(deployment, "forward_position_controller/commands")
+
+
+@pytest.mark.parametrize(
+    ("name", "within_s", "then"),
+    [
+        # Its heartbeat is missed after 0.2 s, the state after 0.1 s; then the quickest stop.
+        ("policy", 0.2 + REST_S, "FAULT:POLICY_LOST"),
+        ("mock_arm", 0.1 + REST_S, "HOLD:NO_STATE"),
+        ("gate", 0.05, ""),
+    ],
+)
+def test_timed_arm_node_killed_it_rests_and_a_new_node_goes_on(robust, name, within_s, then):
+    deployment, listener = robust
+    deployment.begin(0)
+    _until_moving(deployment, listener)
+    watch, deployment.console._watch = deployment.console._watch, lambda: None
+    os.kill(deployment.processes.pid(name), signal.SIGKILL)
+    killed = time.monotonic()
+    seen = set()
+    while time.monotonic() < killed + 1.5:
+        listener.spin(0.02)
+        seen.add(deployment.console.state)
+    assert _moved_until(listener, killed) < within_s
+    assert not then or then in seen
+    deployment._start_node(name, **({"server": deployment.server_address} if name == "policy" else {}))
+    deployment.console._watch = watch
+    deployment.console.wait_ready(30.0)
+    listener.spin(1.0)
+    assert deployment.episode(1).ended == "horizon"
 
 
 def test_timed_arm_in_the_shadow_stays_and_what_would_have_been_is_compared(tmp_path):

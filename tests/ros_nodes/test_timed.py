@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from crowded import CAMERAS, JOINTS, CrowdedBench
 from timed_bench import BOUNDS, DRIVE, NAMES, TimedBench, ramp
 
 from robopolicy.errors import BadInput
@@ -276,3 +277,30 @@ def test_gate_state_from_the_future_or_non_finite_refused():
     bench = TimedBench()
     assert bench.state(offset=1.0) is Reason.STATE_STAMP
     assert bench.state(np.array([0.0, np.nan, 0.0])) is Reason.STATE_INVALID
+
+
+def test_gate_of_an_arm_among_500_joints_moves_it_and_nothing_else():
+    bench = CrowdedBench()
+    for _ in range(10):
+        bench.step()
+    assert bench.engage() is Reason.NONE
+    for _ in range(200):
+        decision = bench.step()
+    assert decision.mode is Mode.RUNNING
+    assert np.allclose(np.rad2deg(bench.arm[:6]), 20, atol=0.5)
+    assert len(bench.arm) == JOINTS
+    assert not bench.arm[6:].any()
+
+
+@pytest.mark.parametrize("blind", [f"camera{i}" for i in range(CAMERAS)])
+def test_gate_with_8_cameras_any_of_which_is_blind_rests(blind):
+    bench = CrowdedBench()
+    for _ in range(10):
+        bench.step()
+    assert bench.engage() is Reason.NONE
+    for _ in range(40):
+        bench.step()
+    for _ in range(60):
+        decision = bench.step(blind)
+    assert (decision.mode, decision.reason) == (Mode.HOLD, Reason.CAMERA_STALE)
+    assert bench.gate.resting
