@@ -7,7 +7,8 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import gymnasium
@@ -179,18 +180,31 @@ TASKS = MANIPULATION | MEMORY | TOLD
 def find_task(name: str) -> Task:
     """The task called `name`: one of `TASKS`, or the `Task` that a module of the user holds, "module:NAME".
 
-    Such a module is looked for in the working folder too, and its code is run.
+    The folder of an eye is the task that it was trained for, as it sees it (`sim.seen`). A user's module is
+    looked for in the working folder too, and its code is run.
 
     Raises:
         BadInput: for an unknown name, with the nearest known one, and if there is no such `Task`.
     """
     if ":" in name:
         return _foreign(name)
+    if (Path(name) / "eye.safetensors").is_file():
+        return _seen(Path(name))
     if name not in TASKS:
         near = difflib.get_close_matches(name, TASKS, 1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise BadInput("task", f"one of {sorted(TASKS)} or MODULE:NAME of your own", f"{name!r}{hint}")
+        wanted = f"one of {sorted(TASKS)}, MODULE:NAME of your own, or the folder of an eye"
+        raise BadInput("task", wanted, f"{name!r}{hint}")
     return TASKS[name]
+
+
+def _seen(folder: Path) -> Task:
+    """A task as an eye sees it; its demonstrations are converted, as no expert sees so."""
+    from sim.seen import seen
+
+    base = find_task(Spec.load(folder).task)
+    spec, make = seen(folder, base.spec, base.make)
+    return replace(base, spec=spec, make=make, experts=dict)
 
 
 def _foreign(name: str) -> Task:

@@ -24,7 +24,7 @@ FLOORS = (
     ("checkpoint", "devices"),
     ("train",),
     ("data", "nets"),
-    ("policies",),
+    ("policies", "eye"),
     ("rollout", "realtime"),
     ("steering", "refine"),
     ("evaluate", "latency", "results", "report", "serve"),

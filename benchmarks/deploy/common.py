@@ -69,7 +69,10 @@ class Heard:
                 if len(last) == 2 and np.abs(last[1] - last[0]).max() > 1e-3:
                     return
             deployment.console.engage(False)
-        raise TimeoutError(f"the arm was not seen to move {_TRIES} times (gate {self._console.state})")
+        told = f"gate {self._console.state}, {len(self.commands)} commands heard, last {self.commands[-1:]}"
+        raise TimeoutError(
+            f"the arm was not seen to move {_TRIES} times ({told}, {self._console.diagnostics})"
+        )
 
     def spin(self, seconds: float) -> None:
         """Listens for so long."""

@@ -29,6 +29,7 @@ def demo(args: Demo) -> int:
 VERBS: dict[str, tuple[type, Callable[[Any], dict[str, Any] | int]]] = {
     "collect": (collect.Collect, collect.collect),
     "convert": (convert.Convert, convert.convert),
+    "train-eye": (learn.TrainEye, learn.train_eye),
     "train": (learn.Train, learn.train),
     "merge": (merge.Merge, merge.merge),
     "evaluate": (judge.Evaluate, judge.evaluate),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +15,10 @@ from robopolicy.errors import BadInput
 if TYPE_CHECKING:
     from robopolicy.protocols import Policy, Steerer
     from robopolicy.spec import Spec
+
+
+# The camera that looks at the scene.
+SCENE = "scene"
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Collect:
         bound: largest element of bounded noise.
         first: index of the first episode; collections that must not share start states use different ones.
         seed: master seed.
+        pictures: side in pixels of a picture of the scene at every step, recorded as video; 0 for none.
         processes: simulators that run at the same time; changes no episode.
     """
 
@@ -55,6 +61,7 @@ class Collect:
     bound: float = 1.5
     first: int = 0
     seed: int = 0
+    pictures: int = 0
     processes: int = 2
 
 
@@ -76,12 +83,16 @@ def collect(args: Collect) -> Result:
 
 
 def _collect(args: Collect) -> Result:
+    import numpy as np
+
     from robopolicy.data.episodes import load_episodes
     from robopolicy.data.writer import EpisodeWriter
     from robopolicy.progress import Progress
     from robopolicy.rollout import rollout
+    from robopolicy.spec import Camera
     from robopolicy.stats import wilson
     from robopolicy.types import Episode
+    from sim.film import filming
     from sim.tasks import find_task
 
     task = find_task(args.task)
@@ -92,19 +103,27 @@ def _collect(args: Collect) -> Result:
     shifted = recipe.where if actor.source == "expert" else ""
     seeds = _seeds(args, actor, episodes, shifted if args.where is None else args.where)
     strategy = getattr(actor.policy, "strategy", lambda _: "")
+    recorded_spec = spec
+    if args.pictures:
+        camera = Camera(SCENE, args.pictures, args.pictures)
+        recorded_spec = dataclasses.replace(spec, cameras=(camera,))
 
-    with EpisodeWriter(args.out, spec, args.task, actor.settings) as writer:
+    with EpisodeWriter(args.out, recorded_spec, args.task, actor.settings) as writer:
         missing = [s for s in seeds if s not in set(writer.seeds_done)]
         if missing:
             processes = min(args.processes, len(missing))
             with (
                 simulator(args.task, processes, actor.chunk, linger=spec.chunk) as env,
+                filming(args.task, args.pictures) if args.pictures else nullcontext() as film,
                 Progress(f"collect ({actor.source})", len(seeds), len(seeds) - len(missing)) as bar,
             ):
 
                 def keep(episode: Episode) -> None:
                     seed = episode.seed
                     said = task.instruct(seed) if task.instruct else ""
+                    if film is not None:
+                        frames = np.stack(film(episode, range(episode.length)))
+                        episode = dataclasses.replace(episode, pictures={SCENE: frames})
                     writer.add(dataclasses.replace(episode, strategy=strategy(seed), instruction=said))
                     bar.advance()
 

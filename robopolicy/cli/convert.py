@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from robopolicy.cli.common import Result, plain, positive, run
 from robopolicy.errors import BadInput
@@ -24,7 +24,8 @@ class Convert:
     The log of a robot is what "robopolicy deploy --record" wrote: each engagement becomes an episode, so that
     a world model can learn from what happened. What the numbers of the others mean is drafted from names and
     values: read spec.json in the new folder, and correct units and ranges before a robot depends on them.
-    Pictures are taken from LeRobot's videos only.
+    Pictures are taken from LeRobot's videos only. With --eye, a dataset with pictures becomes one of what the
+    eye sees in them, numbers like any others.
     Next: robopolicy train.
 
     Example: robopolicy convert --source demo.hdf5 --proprio robot0_eef_pos robot0_gripper_qpos
@@ -43,6 +44,7 @@ class Convert:
         chunk: actions per query of a policy.
         obs_steps: observations that it sees.
         ended: how all episodes ended, where the file does not say it or says it wrongly.
+        eye: what "robopolicy train-eye" wrote, for a source that is ours already.
     """
 
     source: Path
@@ -55,6 +57,7 @@ class Convert:
     chunk: int = 8
     obs_steps: int = 2
     ended: Literal["recorded", "success", "failure"] = "recorded"
+    eye: Path | None = None
 
 
 def convert(args: Convert) -> Result:
@@ -82,6 +85,8 @@ def _import(args: Convert) -> Result:
     from robopolicy.data.writer import check_episode
 
     positive(chunk=args.chunk, obs_steps=args.obs_steps)
+    if args.eye is not None:
+        return _import_seen(args, args.eye)
     if (args.source / "metadata.yaml").is_file():
         return _import_log(args)
     if args.source.is_dir():
@@ -123,11 +128,25 @@ def _import_log(args: Convert) -> Result:
     return _written(args, log.spec, numbered)
 
 
-def _written(args: Convert, spec: Spec, episodes: Sequence[Episode]) -> Result:
-    """Writes the episodes; what a result says of them."""
+def _import_seen(args: Convert, folder: Path) -> Result:
+    from robopolicy.data.episodes import dataset_info, load_episodes
+    from robopolicy.eye import load_eye, seen_episode, seen_spec
+
+    if not (args.source / "spec.json").is_file():
+        raise BadInput("source", "a dataset of ours (convert it first)", args.source)
+    eye, _ = load_eye(folder)
+    spec, settings = dataset_info(args.source)
+    episodes = [seen_episode(e, spec, eye) for e in load_episodes([args.source])]
+    return _written(args, seen_spec(spec, eye, folder), episodes, settings)
+
+
+def _written(
+    args: Convert, spec: Spec, episodes: Sequence[Episode], settings: Mapping[str, Any] | None = None
+) -> Result:
+    """Writes the episodes, and who made them; what a result says of them."""
     from robopolicy.data.writer import EpisodeWriter
 
-    settings = {"source": "converted", "file": args.source.name, "seed": 0}
+    settings = settings or {"source": "converted", "file": args.source.name, "seed": 0}
     with EpisodeWriter(args.out, spec, spec.task, settings) as writer:
         for episode in episodes:
             if episode.seed not in writer.seeds_done:

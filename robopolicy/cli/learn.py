@@ -84,6 +84,33 @@ class Train:
 
 
 @dataclass(frozen=True)
+class TrainEye:
+    """Train an eye, which makes pictures a few numbers of the state: points that follow what moves.
+
+    Trained on its own and then frozen, it is a sensor: whatever follows learns from what it sees. The folder
+    is also the name of a task, the one that was recorded, as the eye sees it.
+    Next: robopolicy convert --eye, then everything else with --task FOLDER.
+
+    Example: robopolicy collect --task lift --pictures 64 --out runs/filmed
+    Example: robopolicy train-eye --dataset runs/filmed --out runs/eye
+    Example: robopolicy convert --source runs/filmed --eye runs/eye --out runs/demos
+
+    Attributes:
+        dataset: folders with pictures that "robopolicy collect" or "convert" wrote.
+        out: folder of the eye.
+        preset: "quick" for two cores, "full" for a graphics processor.
+        steps: number of updates, instead of the preset's.
+        seed: master seed.
+    """
+
+    dataset: tuple[Path, ...]
+    out: Path
+    preset: str = "quick"
+    steps: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class TrainWorld:
     """Train a world model to imagine in.
 
@@ -206,6 +233,23 @@ def train(args: Train) -> Result:
         return {**report, "hash": folder_hash(args.out)}
 
     return run("train", args, config, work)
+
+
+def train_eye(args: TrainEye) -> Result:
+    """Trains an eye; see `TrainEye`."""
+    from robopolicy.nets.eye import EYE_PRESETS
+
+    config = with_changes(choose("preset", EYE_PRESETS, args.preset), steps=args.steps)
+    positive(steps=config.steps)
+
+    def work() -> Result:
+        from robopolicy import eye
+        from robopolicy.checkpoint import folder_hash
+
+        report = eye.train_eye(need("dataset", args.dataset), args.out, config, args.seed)
+        return {**report, "hash": folder_hash(args.out)}
+
+    return run("train-eye", args, config, work)
 
 
 def train_world(args: TrainWorld) -> Result:

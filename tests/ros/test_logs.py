@@ -17,8 +17,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from mcap_ros2.reader import read_ros2_messages
 
 from robopolicy.cli import main as robopolicy
-from robopolicy.data.episodes import load_episodes
+from robopolicy.data.episodes import dataset_info, load_episodes
 from robopolicy.errors import BadInput
+from robopolicy.policies.load import load_policy
 from robopolicy.protocols import ChunkEnv
 from robopolicy.rollout import PriorSteerer, rollout
 from robopolicy.serve import PolicyService
@@ -97,11 +98,14 @@ def test_log_is_read_by_others(recorded):
     assert "ros2" in file.read_bytes()[:200].decode("latin1")
 
 
-def test_convert_log_becomes_a_dataset(recorded, tmp_path):
+def test_convert_log_becomes_a_dataset_that_a_policy_is_trained_on(recorded, tmp_path):
     assert robopolicy(["convert", "--source", str(recorded), "--out", str(tmp_path / "data")]) == 0
     episodes = load_episodes([tmp_path / "data"])
     assert [e.success for e in episodes] == [True, True]
     assert {e.source for e in episodes} == {"robot"}
+    train = ["train", "--dataset", str(tmp_path / "data"), "--preset", "tiny", "--steps", "5"]
+    assert robopolicy([*train, "--out", str(tmp_path / "policy")]) == 0
+    assert load_policy(tmp_path / "policy").spec == dataset_info(tmp_path / "data")[0]
 
 
 def test_log_cut_off_or_missing_is_refused(recorded, tmp_path):

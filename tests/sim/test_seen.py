@@ -1,0 +1,90 @@
+"""A simulator as an eye sees it, and the whole chain through an eye on a real one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_spec
+
+from robopolicy.checkpoint import read_json, save_tensors, seal, write_json
+from robopolicy.cli import main
+from robopolicy.errors import BadInput
+from robopolicy.nets.eye import EYE_PRESETS, Eye
+from robopolicy.spec import Camera
+from sim.rendering import gl_backend
+from sim.seen import SeenEnv, seen
+from sim.tasks import find_task
+
+CAMERA = Camera("scene", 16, 16)
+
+
+class Coloured(gymnasium.Env):
+    """Shows a picture of one colour, which changes with every step."""
+
+    def __init__(self, spec):
+        self.spec, self.action_space = spec, gymnasium.spaces.Box(*spec.action_range)
+
+    def reset(self, *, seed=None, options=None):
+        self.shade = 10 * (seed or 0)
+        return self._state(), {}
+
+    def step(self, action):
+        self.shade += 1
+        return self._state(), 0.0, False, False, {"is_success": False}
+
+    def _state(self):
+        return np.full(self.spec.state_dim, self.shade / 100, np.float32)
+
+    def render(self):
+        rows = np.arange(16, dtype=np.uint8)[:, None, None]
+        return np.broadcast_to(rows * 3 + self.shade, (16, 16, 3)).astype(np.uint8)
+
+
+def test_seen_env_shows_the_robot_and_what_the_eye_sees_and_nothing_else():
+    spec, eye = tiny_spec(), Eye((CAMERA,), EYE_PRESETS["tiny"]).eval()
+    shown = replace(spec, objects=eye.fields)
+    env, real = SeenEnv(Coloured(spec), eye, shown), Coloured(spec)
+    still = np.zeros(3, np.float32)
+    for act in (lambda e: e.reset(seed=3), lambda e: e.step(still), lambda e: e.step(still)):
+        state, truth = act(env)[0], act(real)[0]
+        points = eye.see({"scene": torch.from_numpy(real.render())[None]})[0]
+        assert np.array_equal(state, np.r_[truth[: spec.proprio_dim], points.numpy()])
+
+
+def test_seen_with_two_cameras_is_refused(tmp_path):
+    cameras = (CAMERA, Camera("wrist", 16, 16))
+    eye = Eye(cameras, EYE_PRESETS["tiny"])
+    save_tensors(tmp_path / "eye.safetensors", eye.state_dict())
+    write_json(tmp_path / "config.json", {"eye": vars(EYE_PRESETS["tiny"])})
+    seal(tmp_path, "eye", replace(tiny_spec(), cameras=cameras), ["config.json", "eye.safetensors"])
+    with pytest.raises(BadInput, match="one square camera"):
+        seen(tmp_path, tiny_spec(), lambda size: Coloured(tiny_spec()))
+
+
+@pytest.mark.slow
+def test_chain_through_an_eye_runs_on_pictures_of_a_real_simulator(tmp_path, monkeypatch):
+    if gl_backend() is None:
+        pytest.skip("neither EGL nor OSMesa works here")
+    monkeypatch.chdir(tmp_path)
+    one = "--processes 1"
+    for line in (
+        f"collect --task lift --episodes 3 --expert careful --pictures 32 {one} --out filmed",
+        "train-eye --dataset filmed --preset tiny --out eye",
+        "convert --source filmed --eye eye --out demos",
+        "train --dataset demos --preset tiny --steps 5 --out policy",
+        f"collect --task eye --policy policy --noise repeat --episodes 2 {one} --out rollouts",
+        f"train-world --dataset demos rollouts --preset tiny --steps 5 {one} --out world",
+        "steer --world world --policy policy --dataset rollouts --preset tiny --out steerer",
+        f"evaluate --task eye --policy policy --steerer steerer --episodes 1 {one} --out real",
+        "imagine --world world --policy policy --episodes 4 --out imagined",
+    ):
+        assert main(line.split()) == 0, line
+    task = find_task("eye")
+    assert read_json(tmp_path / "real/result.json")["verb"] == "evaluate"
+    assert task.spec.objects[0].name == "scene_points"
+    # No expert sees through an eye.
+    assert main(["collect", "--task", "eye", "--episodes", "1", "--out", "given"]) == 2
