@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.deploy import summary as deployment
 from benchmarks.policies import figures
 from benchmarks.policies import summary as policies
 from benchmarks.truth import tables
@@ -73,12 +74,13 @@ def around() -> str:
         f"{updates['ratio_of_matrix_products_alone']:.1f} times), noise-aliased DSRL "
         f"{updates['ratio']['dsrl-na']:.1f} times.",
     ]
-    for d in _all("deploy"):
-        rate, seed = d["success"], d["config"]["args"]["seed"]
-        lines.append(
-            f"Over ROS 2 in real time, behind the gate, a steered policy (Lift, seed {seed}) succeeded in "
-            f"{rate['successes']} of {rate['episodes']}\nepisodes [{rate['low']:.1%}, {rate['high']:.1%}]."
-        )
+    if episodes := read_json(RESULTS / "deploy.json").get("episodes"):
+        over, without = episodes["dds"], episodes["offline"]
+        lines += [
+            "Over ROS 2 in real time, behind the gate, a steered policy (Lift) succeeded in "
+            f"{over['successes']} of {over['episodes']}",
+            f"episodes [{over['low']:.1%}, {over['high']:.1%}], without in {without['successes']}.",
+        ]
     return _text(lines)
 
 
@@ -92,13 +94,6 @@ def _table(make: Callable[[Row], str]) -> Callable[[], str]:
 
 def _policies(make: Callable[[Row], str]) -> Callable[[], str]:
     return lambda: make(read_json(RESULTS / "policies.json"))
-
-
-def _all(kind: str) -> list[Row]:
-    found = sorted(RESULTS.glob(f"{kind}-*.json"))
-    if not found:
-        raise FileNotFoundError(f"{RESULTS}/{kind}-*.json: run `make bench-deploy`")
-    return [read_json(path) for path in found]
 
 
 def _one(values: set[int]) -> int:
@@ -128,6 +123,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         "world": _table(tables.world),
         "shared": lambda: tables.shared(read_json(SHARED) if SHARED.is_file() else {}),
     },
+    "docs/deploy.md": {"measured": lambda: deployment.measured(read_json(RESULTS / "deploy.json"))},
     "docs/policies.md": {
         name: _policies(getattr(policies, name))
         for name in ("memory", "ablations", "sampling", "delays", "steered", "language", "speed")

@@ -5,6 +5,7 @@ python -m benchmarks.deploy.summary
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchmarks.deploy.common import RESULTS
@@ -51,6 +52,56 @@ def summed() -> dict[str, Any]:
             if part == "gate":
                 found |= {k: row[k] for k in ("overhead_ms", "crowded")}
     return found
+
+
+def measured(result: Mapping[str, Any]) -> str:
+    """A table of what was measured of a deployment."""
+    lines = [line for part, say in _LINES.items() if part in result for line in [say(result[part])]]
+    return "| what | found |\n| --- | --- |\n" + "".join(f"| {what} | {found} |\n" for what, found in lines)
+
+
+def _share(row: Mapping[str, Any]) -> str:
+    return f"{row['successes']} of {row['episodes']} [{row['low']:.1%}, {row['high']:.1%}]"
+
+
+_LINES: dict[str, Callable[[Any], tuple[str, str]]] = {
+    "episodes": lambda r: (
+        "a steered policy (Lift) over DDS in real time; offline, the same seeds",
+        f"{_share(r['dds'])}; {_share(r['offline'])}",
+    ),
+    "kill": lambda r: (
+        f"policy server killed {r['runs']} times: at rest within {r['within_s']} s, limits kept",
+        f"{r['held']}; the slowest after {r['worst_s']:.2f} s",
+    ),
+    "gate": lambda r: (
+        f"ticks of the gate at {r['rate_hz']:.0f} Hz off their time, p99; of a process that only sleeps",
+        f"{r['p99_period_error_ms']:.1f} ms; {r['machine_p99_ms']:.1f} ms",
+    ),
+    "overhead_ms": lambda r: (
+        "from a state to its command, p50 and p99",
+        f"{r['p50']:.1f} and {r['p99']:.1f} ms",
+    ),
+    "crowded": lambda r: (
+        f"a tick with {r['joints']} joints and {r['cameras']} cameras, p50 and p99",
+        f"{r['p50_ms']:.1f} and {r['p99_ms']:.1f} ms",
+    ),
+    "laws": lambda r: (
+        "random interleavings of input; those that broke a law",
+        f"{r['interleavings']:,}; {r['broken']}",
+    ),
+    "fuzz": lambda r: (
+        "random and mutated frames at the policy server; crashes",
+        f"{r['frames']:,}; {r['crashes']}",
+    ),
+    "soak": lambda r: (
+        f"{r['wall']['minutes']:.0f} minutes over DDS: episodes, kills, holds that were late",
+        f"{r['wall']['episodes']}, {r['wall']['kills']}, {r['wall']['missed_holds']}",
+    ),
+    "guards_removed": lambda r: (
+        "guards taken away; those that a test missed",
+        f"{r['total']}; {r['caught']}",
+    ),
+}
 
 
 if __name__ == "__main__":

@@ -84,12 +84,14 @@ def memory(result: Row) -> str:
     """One line per task that needs memory."""
     rows = result.get("memory", {})
     head = ("task", "seeds", "diffusion", "stacked windows", "LSTM", "SEGA")
-    return _table(head, ((n, len(r["seeds"]), *(rate(r[k]) for k in KINDS)) for n, r in rows.items()))
+    return _table(
+        head, ((n, len(r["seeds"]), *(rate(r[k]) if k in r else "" for k in KINDS)) for n, r in rows.items())
+    )
 
 
 def ablations(result: Row) -> str:
     """What SEGA is worth without a part of it."""
-    rows = {n: r for n, r in result.get("memory", {}).items() if len(r) > len(KINDS) + 1}
+    rows = {n: r for n, r in result.get("memory", {}).items() if not {*r} <= {*KINDS, "seeds"}}
     kinds = [k for k in next(iter(rows.values()), {}) if k not in ("dp", "stacked", "lstm", "seeds")]
     return _table(("SEGA", *rows), ((k, *(rate(r[k]) for r in rows.values())) for k in kinds))
 
