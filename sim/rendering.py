@@ -39,12 +39,14 @@ def require_rendering() -> None:
     """Selects a backend; to be called before MuJoCo is imported.
 
     Raises:
-        RoboPolicyError: if none works, naming the packages to install.
+        RoboPolicyError: if none works, naming the packages to install, or if MuJoCo is there without it.
     """
     backend = gl_backend()
     if backend is None:
         packages = " or ".join(_BACKENDS.values())
         raise RoboPolicyError(f"rendering needs EGL or OSMesa: install {packages} (Debian's names)")
+    if "mujoco" in sys.modules and os.environ.get("MUJOCO_GL") != backend:
+        raise RoboPolicyError(f"rendering: MuJoCo was loaded without it; set MUJOCO_GL={backend} before")
     os.environ["MUJOCO_GL"] = os.environ["PYOPENGL_PLATFORM"] = backend
 
 

@@ -1,16 +1,11 @@
 """Pictures where they are asked for, a clear message where there can be none."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from fresh import fresh_python
 
 from robopolicy.errors import RoboPolicyError
 from sim import rendering
 
-ROOT = Path(__file__).parents[2]
 FILM = """
 import numpy as np
 from robopolicy.rollout import PriorSteerer, rollout
@@ -28,14 +23,6 @@ if __name__ == "__main__":
     assert all(f.std() > 1 for f in frames)
     assert not np.array_equal(frames[0], frames[-1])
 """
-
-
-def fresh_python(*args: str) -> subprocess.CompletedProcess:
-    """Runs a new interpreter: MuJoCo decides how it renders once, when it is imported."""
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    return subprocess.run(
-        [sys.executable, *args], env=env, capture_output=True, text=True, timeout=200, check=False
-    )
 
 
 def test_modules_of_the_simulator_leave_mujoco_for_later():
@@ -56,3 +43,11 @@ def test_rendering_without_a_backend_names_the_packages(monkeypatch):
     monkeypatch.setattr(rendering, "gl_backend", lambda: None)
     with pytest.raises(RoboPolicyError, match="libegl1"):
         rendering.require_rendering()
+
+
+def test_rendering_when_mujoco_is_there_without_it_says_what_to_do():
+    if rendering.gl_backend() is None:
+        pytest.skip("neither EGL nor OSMesa works here")
+    late = "import mujoco; from sim.rendering import require_rendering; require_rendering()"
+    done = fresh_python("-c", f"import os; os.environ.pop('MUJOCO_GL', None); {late}")
+    assert "set MUJOCO_GL=" in done.stderr

@@ -8,10 +8,10 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from fresh import fresh_python
 from tiny import tiny_spec
 
 from robopolicy.checkpoint import read_json, save_tensors, seal, write_json
-from robopolicy.cli import main
 from robopolicy.errors import BadInput
 from robopolicy.nets.eye import EYE_PRESETS, Eye
 from robopolicy.spec import Camera
@@ -65,26 +65,37 @@ def test_seen_with_two_cameras_is_refused(tmp_path):
         seen(tmp_path, tiny_spec(), lambda size: Coloured(tiny_spec()))
 
 
+CHAIN = """
+import sys
+from robopolicy.cli import main
+
+ONE = "--processes 1"
+LINES = [
+    f"collect --task lift --episodes 3 --expert careful --pictures 32 {ONE} --out filmed",
+    "train-eye --dataset filmed --preset tiny --out eye",
+    "convert --source filmed --eye eye --out demos",
+    "train --dataset demos --preset tiny --steps 5 --out policy",
+    f"collect --task eye --policy policy --noise repeat --episodes 2 {ONE} --out rollouts",
+    f"train-world --dataset demos rollouts --preset tiny --steps 5 {ONE} --out world",
+    "steer --world world --policy policy --dataset rollouts --preset tiny --out steerer",
+    f"evaluate --task eye --policy policy --steerer steerer --episodes 1 {ONE} --out real",
+    "imagine --world world --policy policy --episodes 4 --out imagined",
+]
+if __name__ == "__main__":
+    for line in LINES:
+        assert main(line.split()) == 0, line
+    # No expert sees through an eye.
+    assert main("collect --task eye --episodes 1 --out given".split()) == 2
+"""
+
+
 @pytest.mark.slow
 def test_chain_through_an_eye_runs_on_pictures_of_a_real_simulator(tmp_path, monkeypatch):
     if gl_backend() is None:
         pytest.skip("neither EGL nor OSMesa works here")
-    monkeypatch.chdir(tmp_path)
-    one = "--processes 1"
-    for line in (
-        f"collect --task lift --episodes 3 --expert careful --pictures 32 {one} --out filmed",
-        "train-eye --dataset filmed --preset tiny --out eye",
-        "convert --source filmed --eye eye --out demos",
-        "train --dataset demos --preset tiny --steps 5 --out policy",
-        f"collect --task eye --policy policy --noise repeat --episodes 2 {one} --out rollouts",
-        f"train-world --dataset demos rollouts --preset tiny --steps 5 {one} --out world",
-        "steer --world world --policy policy --dataset rollouts --preset tiny --out steerer",
-        f"evaluate --task eye --policy policy --steerer steerer --episodes 1 {one} --out real",
-        "imagine --world world --policy policy --episodes 4 --out imagined",
-    ):
-        assert main(line.split()) == 0, line
-    task = find_task("eye")
+    (tmp_path / "chain.py").write_text(CHAIN)
+    done = fresh_python("chain.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
     assert read_json(tmp_path / "real/result.json")["verb"] == "evaluate"
-    assert task.spec.objects[0].name == "scene_points"
-    # No expert sees through an eye.
-    assert main(["collect", "--task", "eye", "--episodes", "1", "--out", "given"]) == 2
+    monkeypatch.chdir(tmp_path)
+    assert find_task("eye").spec.objects[0].name == "scene_points"
