@@ -7,12 +7,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from robopolicy.cli.common import Result, need, plain, say
 from robopolicy.errors import BadInput
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _STYLES = {"RUNNING": "bold green", "ARMED": "cyan", "HOLD": "bold yellow", "FAULT": "bold red"}
 # Of the gate's diagnostics.
@@ -296,6 +297,9 @@ def gate_table(state: str, values: Mapping[str, str]) -> Table:
         state: mode and reason of the gate, such as "HOLD:NO_CHUNK"; "" before it has said so.
         values: its diagnostics.
     """
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table.grid(padding=(0, 2))
     style = _STYLES.get(state.partition(":")[0], "dim")
     table.add_row("gate", Text(state or "silent", style))
