@@ -248,18 +248,19 @@ def _runs(log: Log, spec: Spec) -> list[_Run]:
         elif runs and topic == "success":
             # It may arrive when the gate has been disengaged because of it; its stamp says when it was.
             runs[-1].achieved_at = runs[-1].achieved_at or stamp_to_ns(message.stamp)
-        elif run is not None and (topic in outlets or topic == "command"):
-            run.seed = seed
-            if topic == "command":
-                rows = from_trajectory(message, contract.frame)
-                row = by_name(list(message.joint_names), spec.action_names, rows[0]) if len(rows) else None
-                told = _rest(contract, spec) if row is None else row
-                run.commands.append((stamp_to_ns(message.header.stamp), told))
-            else:
-                outlet = outlets[topic]
-                for index, value in zip(outlet.actions, from_outlet(outlet, message), strict=True):
-                    command[spec.action_names.index(contract.action_names[index])] = value
-                run.commands.append((at, command.copy()))
+        elif topic == "command" and runs:
+            # The last one may arrive when the gate has been disengaged because of it; hold goes on then.
+            rows = from_trajectory(message, contract.frame)
+            if run is not None or len(rows):
+                names = list(message.joint_names)
+                told = by_name(names, spec.action_names, rows[0]) if len(rows) else _rest(contract, spec)
+                runs[-1].commands.append((stamp_to_ns(message.header.stamp), told))
+                runs[-1].seed = seed
+        elif run is not None and topic in outlets:
+            run.seed, outlet = seed, outlets[topic]
+            for index, value in zip(outlet.actions, from_outlet(outlet, message), strict=True):
+                command[spec.action_names.index(contract.action_names[index])] = value
+            run.commands.append((at, command.copy()))
     return runs
 
 

