@@ -197,9 +197,14 @@ def shadow_errors(log: Log) -> dict[str, np.ndarray]:
 
 @dataclass
 class _Run:
-    """One engagement of the gate, as it is gathered."""
+    """One engagement of the gate, as it is gathered.
 
-    states: list[tuple[int, np.ndarray]] = field(default_factory=list)
+    Messages of different topics are recorded in any order, so all runs share the states, and the `loose`
+    commands that were recorded while no run seemed to be on.
+    """
+
+    states: list[tuple[int, np.ndarray]]
+    loose: dict[int, np.ndarray]
     commands: list[tuple[int, np.ndarray]] = field(default_factory=list)
     achieved_at: int | None = None
     seed: int = 0
@@ -233,29 +238,32 @@ def _runs(log: Log, spec: Spec) -> list[_Run]:
     outlets = {o.topic: o for o in contract.driven.outlets} if contract.driven else {}
     see = _seen(contract, spec.state_names)
     runs: list[_Run] = []
+    states: list[tuple[int, np.ndarray]] = []
+    loose: dict[int, np.ndarray] = {}
     run: _Run | None = None
     command = np.full(spec.action_dim, np.nan)
     seed = 0
     for topic, at, message in log.messages:
         if topic == "gate/events":
             for begins in engaged(bytes(message.data)):
-                run = _Run() if begins else None
+                run = _Run(states, loose) if begins else None
                 runs += [run] if run is not None else []
         elif topic == "policy/asked":
             seed = int(_question(message)["seed"])
-        elif (state := see(topic, message)) is not None and runs:
-            runs[-1].states.append(state)
+        elif (state := see(topic, message)) is not None:
+            states.append(state)
         elif runs and topic == "success":
             # It may arrive when the gate has been disengaged because of it; its stamp says when it was.
             runs[-1].achieved_at = runs[-1].achieved_at or stamp_to_ns(message.stamp)
-        elif topic == "command" and runs:
-            # The last one may arrive when the gate has been disengaged because of it; hold goes on then.
-            rows = from_trajectory(message, contract.frame)
-            if run is not None or len(rows):
-                names = list(message.joint_names)
-                told = by_name(names, spec.action_names, rows[0]) if len(rows) else _rest(contract, spec)
-                runs[-1].commands.append((stamp_to_ns(message.header.stamp), told))
-                runs[-1].seed = seed
+        elif topic == "command":
+            rows, stamp = from_trajectory(message, contract.frame), stamp_to_ns(message.header.stamp)
+            names = list(message.joint_names)
+            told = by_name(names, spec.action_names, rows[0]) if len(rows) else _rest(contract, spec)
+            if run is not None:
+                run.seed = seed
+                run.commands.append((stamp, told))
+            elif len(rows):
+                loose[stamp] = told
         elif run is not None and topic in outlets:
             run.seed, outlet = seed, outlets[topic]
             for index, value in zip(outlet.actions, from_outlet(outlet, message), strict=True):
@@ -280,7 +288,12 @@ def _stepped(contract: Contract, spec: Spec, runs: Sequence[_Run]) -> list[_Foun
         answers, at = dict(run.commands), [s for s, _ in run.states]
         rows = [i for i, s in enumerate(at[:-1]) if s in answers]
         if rows:
-            rows = list(range(rows[0], rows[-1] + 1))
+            first, last = rows[0], rows[-1]
+            while first and at[first - 1] in run.loose:
+                first -= 1
+            while last + 2 < len(at) and at[last + 1] in run.loose:
+                last += 1
+            answers, rows = run.loose | answers, list(range(first, last + 1))
             actions = [answers.get(at[i], _rest(contract, spec)) for i in rows]
             states = [run.states[i][1] for i in [*rows, rows[-1] + 1]]
             stamps = [at[i] for i in [*rows, rows[-1] + 1]]

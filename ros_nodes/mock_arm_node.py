@@ -26,6 +26,8 @@ from ros_nodes.running import COMMAND_QOS, STATE_QOS, RobotNode, run
 # Without a new velocity for longer it stops, as arms do.
 _VELOCITY_LASTS_S = 0.1
 _WARN_EVERY_S = 1.0
+# After a reset: what was said before the arm jumped is no command for where it is now.
+_DEAF_S = 0.2
 
 
 class MockArmNode(RobotNode):
@@ -77,14 +79,15 @@ class MockArmNode(RobotNode):
         middle = (self._bounds.low + self._bounds.high) / 2 * self._driven.per_si
         return {e: float(m) for e, m in zip(self._driven.measured, middle, strict=True) if e}
 
-    def _begin(self) -> None:
+    def _begin(self, deaf_s: float = 0.0) -> None:
+        self._hears_from = self.now() + deaf_s
         self._state = dict(self._start)
         self._goal: dict[int, float] = {}
         self._told_at = self._at = self.now()
         self._under_way: deque[tuple[float, dict[int, float]]] = deque()
 
     def _on_command(self, outlet: Outlet, message: Any) -> None:
-        if self._rng.random() < self._dropped:
+        if self.now() < self._hears_from or self._rng.random() < self._dropped:
             return
         try:
             row = from_outlet(outlet, message)
@@ -116,7 +119,7 @@ class MockArmNode(RobotNode):
                 self._outlets[stream.topic].publish(to_message(stream, noisy, stamp, self.contract.frame))
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._begin()
+        self._begin(_DEAF_S)
         self._step()  # who engages next must know that the arm has jumped
         response.success = True
         return response
