@@ -233,8 +233,8 @@ class Deployment:
         if self._plant is not None or self._mock:
             self.console.reset("arm", seed)
         if self._mock:
-            # It has jumped, as no arm does: who is engaged before that is known begins in the wrong place, and
-            # what is said before then it does not hear.
+            # It has jumped, as no arm does: who is engaged before that is known begins in the wrong place,
+            # and what is said before then it does not hear.
             until = self._clock() + _JUMP_S
             while self._clock() < until:
                 self.console.spin()
