@@ -19,7 +19,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 TRUTH ?= runs/truth
 # Tasks of which other ways of steering are tried, and other world models.
 PARTS ?= push coffee-pull
-WORLDS ?= push soccer
+WORLDS ?= push
 # Tasks with a reference in the real simulator, by the seed that it has.
 SOON ?= push coffee-pull lever-pull soccer lift
 LATE ?= door stack can
