@@ -208,12 +208,12 @@ class PolicyNode(RobotNode):
             self._step += spec.chunk
             self._chunk_stamp = job.stamp_ns
             self._answer_s.append(seconds)
-        # What it was asked, so that the answer can be checked later: seed and step say which noise it took.
-        question = {"kind": "asked", "seed": job.seed, **job.question, "chunk": chunk}
-        self._asked.publish(UInt8MultiArray(data=array("B", encode(question))))
         period = self.contract.timing.period_s
         frame = self.contract.frame
         self._chunks.publish(to_trajectory(spec.action_names, chunk, job.stamp_ns, frame, period))
+        # What it was asked, so that the answer can be checked later: seed and step say which noise it took.
+        question = {"kind": "asked", "seed": job.seed, **job.question, "chunk": chunk}
+        self._asked.publish(UInt8MultiArray(data=array("B", encode(question))))
 
     def _ping(self) -> None:
         """Publishes a heartbeat for as long as the server answers."""

@@ -24,11 +24,11 @@ _TRIES, _MOVES_WITHIN_S = 5, 3.0
 
 
 @contextmanager
-def mocked(**options: Any) -> Iterator[Deployment]:
+def mocked(robot: str | Path = ROBOT, **options: Any) -> Iterator[Deployment]:
     """A deployment with a mock of the arm, on a ROS domain of its own."""
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    with Deployment(SERVER, ROBOT, mock=True, **options) as deployment:
+    with Deployment(SERVER, robot, mock=True, **options) as deployment:
         yield deployment
 
 
