@@ -25,7 +25,7 @@ from robopolicy.results import RESULT, hardware, versions
 from robopolicy.spec import Field, Spec
 from robopolicy.types import Episode
 from world_models.diagnose import diagnose
-from world_models.load import freeze, load_world
+from world_models.load import freeze, load_state_world
 from world_models.state import StateWorldModel
 from world_models.statistics import calibrate
 from world_models.windows import split, windows
@@ -43,7 +43,7 @@ def main() -> None:
     runs = [args.runs / unit for unit in args.units]
     first = read_json(runs[0] / RESULT)
     seed, config = first["master_seed"], WORLD_PRESETS[first["preset"]]
-    worlds = [load_world(run / "world") for run in runs]
+    worlds = [load_state_world(run / "world") for run in runs]
     spec = shared_spec([w.spec for w in worlds])
     recorded = [tagged(load_episodes([run / f for f in DATA]), i, len(runs)) for i, run in enumerate(runs)]
     fresh = [load_episodes([run / f for f in FRESH]) for run in runs]

@@ -34,6 +34,7 @@ from robopolicy.types import Episode
 PROGRESS = "progress.safetensors"
 _HELD_OUT = 0.1
 _AT_ONCE = 64
+_SEEN = "-seen-"  # between the name of a task and that of the eye
 
 
 def seen_spec(spec: Spec, eye: Eye, folder: Path) -> Spec:
@@ -42,8 +43,13 @@ def seen_spec(spec: Spec, eye: Eye, folder: Path) -> Spec:
     Points of another eye are other numbers, whatever their names: the task is named after the eye in
     `folder`, so that artefacts of two eyes never fit each other.
     """
-    task = f"{spec.task}-seen-{folder_hash(folder)[:8]}"
+    task = f"{spec.task}{_SEEN}{folder_hash(folder)[:8]}"
     return dataclasses.replace(spec, task=task, objects=eye.fields, cameras=())
+
+
+def seen_task(spec: Spec) -> str:
+    """The name of the task that is seen in `spec`, from `seen_spec`."""
+    return spec.task.rpartition(_SEEN)[0]
 
 
 def train_eye(datasets: list[Path], out: Path, config: EyeConfig, seed: int) -> dict[str, Any]:
@@ -107,14 +113,7 @@ def seen_episode(episode: Episode, spec: Spec, eye: Eye) -> Episode:
     Raises:
         BadInput: if a camera is missing, or is of another size.
     """
-    pictures = {}
-    for camera in eye.cameras:
-        frames = episode.pictures.get(camera.name)
-        shape = (episode.length, camera.height, camera.width, 3)
-        if frames is None or frames.shape != shape:
-            got = "none" if frames is None else frames.shape
-            raise BadInput(f"episode {episode.seed}, camera {camera.name}", f"pictures {shape}", got)
-        pictures[camera.name] = torch.from_numpy(np.ascontiguousarray(frames))
+    pictures = {c.name: torch.from_numpy(np.ascontiguousarray(episode.film(c))) for c in eye.cameras}
     whole = range(0, episode.length, _AT_ONCE)
     seen = torch.cat([eye.see({k: x[i : i + _AT_ONCE] for k, x in pictures.items()}) for i in whole])
     n = episode.length - 1

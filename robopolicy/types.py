@@ -11,6 +11,9 @@ from typing import Self
 
 import numpy as np
 
+from robopolicy.errors import BadInput
+from robopolicy.spec import Camera
+
 
 @dataclass
 class Episode:
@@ -98,6 +101,19 @@ class Episode:
     @property
     def length(self) -> int:
         return len(self.actions)
+
+    def film(self, camera: Camera) -> np.ndarray:
+        """(L, H, W, 3) uint8 pictures of a camera.
+
+        Raises:
+            BadInput: naming episode and camera, if there are none or they have another size.
+        """
+        frames = self.pictures.get(camera.name)
+        shape = (self.length, camera.height, camera.width, 3)
+        if frames is None or frames.shape != shape:
+            got = "none" if frames is None else frames.shape
+            raise BadInput(f"episode {self.seed}, camera {camera.name}", f"pictures {shape}", got)
+        return frames
 
     def until_success(self) -> Episode:
         """The episode as it would have been had it ended at its first success."""

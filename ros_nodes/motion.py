@@ -22,6 +22,8 @@ from robopolicy.errors import BadInput
 # Jerks that are tried at once, odd so that none at all is among them; then as many around the best of them.
 _TRIED = 33
 _ROUNDING = 1e-9
+# Times its limit, the speed of a target that makes no more difference.
+_FAST = 10.0
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,11 @@ class Motion:
         Returns:
             (A,) the next command.
         """
-        jerk = self._bounds.jerk
+        b, jerk = self._bounds, self._bounds.jerk
+        # Far beyond the limits is beyond them; what follows stays finite.
+        span = b.high - b.low
+        target = np.clip(target, b.low - span, b.high + span)
+        speed = np.clip(speed, -_FAST * b.speed, _FAST * b.speed)
         tried = np.linspace(-1.0, 1.0, _TRIED)[:, None] * jerk
         miss = best = np.empty(0)
         for width in (2 / (_TRIED - 1), 0.0):

@@ -29,7 +29,8 @@ from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_STATE
 from robopolicy.errors import BadInput
 from robopolicy.spec import Spec
 from world_models.imagined_env import ImaginedEnv
-from world_models.load import load_world, start_states
+from world_models.load import imagination, load_world, start_states
+from world_models.pixels.seen import SeenImagination
 
 # What LeRobot calls proprioception and objects while they are still the environment's.
 _PROPRIO, _OBJECTS = "agent_pos", "environment_state"
@@ -69,7 +70,7 @@ class ImaginationConfig(EnvConfig):
     def create_envs(self, n_envs: int, use_async_envs: bool = False) -> dict[str, dict[int, VectorEnv]]:
         """One batched environment: imagination needs no process of its own."""
         _, starts = start_states(Path(self.world))
-        inner = ImaginedEnv(load_world(Path(self.world)), starts, n_envs, self.doubt_limit)
+        inner = imagination(load_world(Path(self.world)), starts, n_envs, self.doubt_limit)
         return {self.type: {0: StepwiseImagination(inner)}}
 
 
@@ -86,7 +87,7 @@ class StepwiseImagination(VectorEnv):
 
     spec: Any  # our Spec, where gymnasium would keep its registry entry
 
-    def __init__(self, inner: ImaginedEnv):
+    def __init__(self, inner: ImaginedEnv | SeenImagination):
         spec: Spec = inner.spec
         self.inner, self.spec, self.num_envs = inner, spec, inner.num_envs
         self.metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_fps": round(spec.fps)}

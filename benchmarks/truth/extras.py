@@ -58,7 +58,7 @@ def write_refreshed(unit: Unit, folder: Path) -> None:
     Half of them are of the refreshed steerer: where it goes, the first round's model has never been.
     """
     from world_models.diagnose import diagnose
-    from world_models.load import load_world
+    from world_models.load import load_state_world
 
     study(unit)
     out, fresh, seed = unit.folder, unit.folder / "rollouts-fresh-refreshed", unit.seed
@@ -69,7 +69,7 @@ def write_refreshed(unit: Unit, folder: Path) -> None:
     episodes = load_episodes([out / "rollouts-fresh", fresh])
     found = {}
     for name in ("world", "world-refreshed"):
-        trust = diagnose(load_world(out / name), episodes, seed)
+        trust = diagnose(load_state_world(out / name), episodes, seed)
         found[name] = {**trust["replay"], "doubt_spearman": trust["doubt"]["spearman"]}
     write_extra(unit, folder, found)
 

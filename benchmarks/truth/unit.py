@@ -167,9 +167,9 @@ def rate_of(outcomes: Mapping[str, bool]) -> dict[str, float]:
 def _trust(unit: Unit) -> dict[str, Any]:
     """What `diagnose` says of the world model on real episodes that it has never seen."""
     from world_models.diagnose import diagnose
-    from world_models.load import load_world
+    from world_models.load import load_state_world
 
     out, fresh = unit.folder, unit.folder / "rollouts-fresh"
     collect(Collect(fresh, unit.task, 60, policy=out / "policy", first=50_000, seed=unit.seed, processes=1))
     episodes = load_episodes([fresh, out / "rollouts-refreshed"])
-    return diagnose(load_world(out / "world"), episodes, unit.seed)
+    return diagnose(load_state_world(out / "world"), episodes, unit.seed)

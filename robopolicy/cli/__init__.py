@@ -9,7 +9,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from robopolicy.cli import bench, collect, convert, deploy, doctor, judge, learn, merge
+from robopolicy.cli import bench, collect, convert, deploy, diagnose, doctor, judge, learn, merge, world
 from robopolicy.cli.common import show
 from robopolicy.cli.demo import Demo
 from robopolicy.errors import BadInput, Interrupted, RoboPolicyError
@@ -29,12 +29,12 @@ def demo(args: Demo) -> int:
 VERBS: dict[str, tuple[type, Callable[[Any], dict[str, Any] | int]]] = {
     "collect": (collect.Collect, collect.collect),
     "convert": (convert.Convert, convert.convert),
-    "train-eye": (learn.TrainEye, learn.train_eye),
+    "train-eye": (world.TrainEye, world.train_eye),
     "train": (learn.Train, learn.train),
     "merge": (merge.Merge, merge.merge),
     "evaluate": (judge.Evaluate, judge.evaluate),
-    "train-world": (learn.TrainWorld, learn.train_world),
-    "diagnose": (judge.Diagnose, judge.diagnose),
+    "train-world": (world.TrainWorld, world.train_world),
+    "diagnose": (diagnose.Diagnose, diagnose.diagnose),
     "imagine": (judge.Imagine, judge.imagine),
     "steer": (learn.Steer, learn.steer),
     "promote": (judge.Promote, judge.promote),

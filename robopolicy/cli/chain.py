@@ -11,10 +11,12 @@ from rich.table import Table
 
 from robopolicy.cli.collect import Collect, collect
 from robopolicy.cli.common import Result, choose, plain, say
+from robopolicy.cli.convert import Convert, convert
 from robopolicy.cli.demo import Demo
 from robopolicy.cli.film import film
 from robopolicy.cli.judge import Evaluate, Imagine, evaluate, imagine
-from robopolicy.cli.learn import Steer, Train, TrainWorld, steer, train, train_world
+from robopolicy.cli.learn import Steer, Train, steer, train
+from robopolicy.cli.world import TrainEye, TrainWorld, train_eye, train_world
 from robopolicy.errors import RoboPolicyError
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ RECIPES = {
     "full": Recipe(200, 200, 100, 200, 75, 40, 300, 2048),
     "tiny": Recipe(6, 3, 2, 3, 1, 2, 3, 8),
 }
+# Side in pixels of the pictures that a demo with a pixel world model is made of.
+PICTURES = {"quick": 32, "full": 64, "tiny": 32}
 # Ages of a policy whose failures the world model learns from too, in per cent of its training.
 YOUTH = (5, 10, 25)
 
@@ -71,11 +75,20 @@ def run(args: Demo) -> int:
     imitation: dict[str, Any] = {"policy": args.policy, "preset": args.preset, **common}
     parallel: dict[str, Any] = {**common, "processes": args.processes}
 
+    task, size, eye = args.task, 0, None
+    if args.world == "pixel":
+        size, eye = PICTURES[args.preset], out / "eye"
+
     def data(name: str, episodes: int | None, first: int = 0, **how: Any) -> Result:
-        return collect(Collect(out / name, args.task, episodes, first=first, **how, **parallel))
+        return collect(Collect(out / name, task, episodes, first=first, pictures=size, **how, **parallel))
 
     stages: dict[str, list[Result]] = {}
-    stages["collect"] = [data("demos", recipe.demos)]
+    recorded = demos if eye is None else out / "filmed"
+    stages["collect"] = [data(recorded.name, recipe.demos)]
+    if eye is not None:
+        stages["train_eye"] = [train_eye(TrainEye((recorded,), eye, args.preset, **common))]
+        stages["collect"].append(convert(Convert(recorded, demos, eye=eye)))
+        task = str(eye)  # from here on, nothing else is seen
     stages["train"] = [
         train(Train((demos,), policy, **imitation)),
         *(
@@ -96,8 +109,9 @@ def run(args: Demo) -> int:
     ]
     rollouts = tuple(out / f"rollouts-{n}" for n in ("prior", "uniform", "repeat"))
     failures = (*(out / f"rollouts-young-{percent}" for percent in YOUTH), out / "random")
-    everything = (demos, *rollouts, *failures)
-    stages["train_world"] = [train_world(TrainWorld(everything, world, preset=args.preset, **parallel))]
+    everything = (recorded, *rollouts, *failures)
+    imagining: dict[str, Any] = {"eye": eye, "preset": args.preset, **parallel}
+    stages["train_world"] = [train_world(TrainWorld(everything, world, **imagining))]
     frozen, real_steps = _hashes(policy, world), _real_steps()
     stages["steer"] = [steer(Steer(policy, rollouts, steerer, world, preset=args.preset, **common))]
     judged = {"policy": (policy,), **common}
@@ -115,12 +129,12 @@ def run(args: Demo) -> int:
         seen = (*rollouts, more)
         stages["refresh"] = [
             data(more.name, args.refresh, 40_000, policy=policy, steerer=steerer),
-            train_world(TrainWorld((*everything, more), new_world, preset=args.preset, **parallel)),
+            train_world(TrainWorld((*everything, more), new_world, **imagining)),
             steer(Steer(policy, seen, again, new_world, preset=args.preset, **common)),
         ]
         steerers.append(again)
         dreams.append(dream(new_world, again, "imagined-refreshed")["policies"][1])
-    exam = {"task": args.task, "episodes": recipe.episodes, "processes": args.processes, **judged}
+    exam = {"task": task, "episodes": recipe.episodes, "processes": args.processes, **judged}
     real = evaluate(Evaluate(out=out / "real", steerer=tuple(steerers), **exam))
     stages["evaluate"] = [imagined, real]
 
@@ -128,7 +142,7 @@ def run(args: Demo) -> int:
     watch = Stopwatch()
     with watch.stage("film"):
         if not (out / "episodes.json").is_file():
-            film(out, args.task, policy, steerer, world, args.seed)
+            film(out, task, policy, steerer, world, args.seed)
 
     result = _result(args, recipe, stages, dreams, real, watch.seconds)
     result["real_steps_between_world_and_evaluation"] = real_steps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from robopolicy.cli.learn import PolicyKind
 
@@ -20,6 +21,8 @@ class Demo:
         out: folder of the run.
         task: what to learn.
         policy: kind of policy, see "robopolicy train --help".
+        world: what is imagined: "state", poses that a simulator knows, or "pixel", pictures of a camera, all
+            that anything after the demonstrations sees.
         preset: "quick" for two cores, "full" for a graphics processor.
         seed: master seed.
         refresh: real episodes of the steered policy from which the world model learns once more, before it
@@ -30,6 +33,7 @@ class Demo:
     out: Path = Path("runs/demo")
     task: str = "lift"
     policy: PolicyKind = "diffusion"
+    world: Literal["state", "pixel"] = "state"
     preset: str = "quick"
     seed: int = 0
     refresh: int = 0

@@ -25,8 +25,9 @@ def film(out: Path, task: str, policy: Path, steerer: Path, world: Path, seed: i
     from robopolicy.rollout import PriorSteerer, rollout
     from robopolicy.seeding import episode_seed
     from robopolicy.steering.load import load_steerer
-    from world_models.imagined_env import ImaginedEnv
-    from world_models.load import load_world
+    from sim.film import film as pictures
+    from world_models.load import imagination, load_world
+    from world_models.pixels.seen import SeenWorld
 
     frozen = load_policy(policy)
     steered = load_steerer(steerer, frozen)
@@ -36,8 +37,13 @@ def film(out: Path, task: str, policy: Path, steerer: Path, world: Path, seed: i
         after = rollout(env, frozen, steered, seeds)
     pairs = list(zip(before, after, strict=True))
     base, better = next((p for p in pairs if p[1].success > p[0].success), pairs[0])
-    start = np.repeat(better.states[:1], frozen.spec.obs_steps, 0)[None]
-    dreamt = rollout(ImaginedEnv(load_world(world), start, 1), frozen, steered, [better.seed])[0]
+    model = load_world(world)
+    start = np.repeat(better.states[:1], frozen.spec.obs_steps, 0)
+    if isinstance(model, SeenWorld):
+        (camera,) = model.cameras
+        first = pictures(task, better, 1, camera.height)[0]
+        start = model.start(better.states[0], {camera.name: first})
+    dreamt = rollout(imagination(model, start[None], 1), frozen, steered, [better.seed])[0]
     shown: dict[str, Any] = {"spec": frozen.spec.to_dict()}
     for name, episode in {"base": base, "steered": better, "imagined": dreamt}.items():
         shown[name] = {

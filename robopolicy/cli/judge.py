@@ -97,29 +97,6 @@ class Imagine:
 
 
 @dataclass(frozen=True)
-class Diagnose:
-    """Say how far a world model can be trusted, on real episodes that it has not seen.
-
-    Replayed failures must be imagined as failures, successes as successes; the beginning of a failure must be
-    seen; doubt must rank the true error. Collect the episodes with a seed range of their own
-    (robopolicy collect --first 50000), with the policies that are to be judged, successes and failures.
-
-    Example: robopolicy diagnose --world runs/world --dataset runs/fresh --out runs/diagnosis
-
-    Attributes:
-        world: saved world model.
-        dataset: folders that "robopolicy collect" wrote.
-        out: folder of the result.
-        seed: of the sampler's noise.
-    """
-
-    world: Path
-    dataset: tuple[Path, ...]
-    out: Path
-    seed: int = 0
-
-
-@dataclass(frozen=True)
 class Promote:
     """Let a steerer replace its base, if a real evaluation shows that it is better.
 
@@ -211,8 +188,7 @@ def _delayed(candidate: _Candidate, delay: int) -> Policy:
 def _imagine(args: Imagine) -> Result:
     from robopolicy.checkpoint import folder_hash
     from robopolicy.steering.steer import trusted_doubt
-    from world_models.imagined_env import ImaginedEnv
-    from world_models.load import load_world, start_states
+    from world_models.load import imagination, load_world, start_states
 
     positive(episodes=args.episodes)
     if args.doubt_limit is not None:
@@ -225,9 +201,9 @@ def _imagine(args: Imagine) -> Result:
     _, starts = start_states(args.world)
     batch, limit = min(_IMAGINED_BATCH, args.episodes), args.doubt_limit
     if limit is None:
-        unlimited = cast("ChunkEnv", ImaginedEnv(world, starts, batch))
+        unlimited = cast("ChunkEnv", imagination(world, starts, batch))
         limit = trusted_doubt(unlimited, candidates[0].policy, args.episodes, args.seed, TRUSTED)
-    env = ImaginedEnv(world, starts, batch, limit)
+    env = imagination(world, starts, batch, limit)
     seeds = _seeds(args.seed, "imagined", args.episodes)
     judged = _judge(cast("ChunkEnv", env), candidates, seeds, "imagined")
     imagined = {row["label"]: row for row in judged["policies"]}
@@ -358,26 +334,6 @@ def _seeds(seed: int, stage: str, episodes: int) -> list[int]:
         return [episode_seed(seed, stage, i) for i in range(episodes)]
     except ValueError as e:
         raise BadInput("seed, episodes", "inside the range of seeds", e) from e
-
-
-def diagnose(args: Diagnose) -> Result:
-    """Compares a world model with real episodes; see `Diagnose`."""
-    return run("diagnose", args, None, lambda: _diagnose(args))
-
-
-def _diagnose(args: Diagnose) -> Result:
-    from robopolicy.data.episodes import dataset_info, load_episodes
-    from world_models.diagnose import diagnose
-    from world_models.load import load_world
-
-    need("world", [args.world])
-    world = load_world(args.world)
-    for folder in need("dataset", args.dataset):
-        world.spec.require(dataset_info(folder)[0], str(folder))
-    found = diagnose(world, load_episodes(list(args.dataset)), args.seed)
-    table = {f"onset_{k}": found["onset"][k] for k in ("auc", "auc_of_neighbours") if k in found["onset"]}
-    doubt, action = found["doubt"]["spearman"], found["action"]["error_ratio"]
-    return {**found["replay"], "doubt_spearman": doubt, **table, "action_error_ratio": action, **found}
 
 
 def promote(args: Promote) -> int:

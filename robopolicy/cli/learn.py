@@ -1,4 +1,4 @@
-"""`robopolicy train`, `train-world` and `steer`: policy, world model, steerer."""
+"""`robopolicy train` and `steer`: policy and steerer."""
 
 from __future__ import annotations
 
@@ -81,59 +81,6 @@ class Train:
     compiler: str = ""
     log: Literal["none", "tensorboard", "wandb"] = "none"
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class TrainEye:
-    """Train an eye, which makes pictures a few numbers of the state: points that follow what moves.
-
-    Trained on its own and then frozen, it is a sensor: whatever follows learns from what it sees. The folder
-    is also the name of a task, the one that was recorded, as the eye sees it.
-    Next: robopolicy convert --eye, then everything else with --task FOLDER.
-
-    Example: robopolicy collect --task lift --pictures 64 --out runs/filmed
-    Example: robopolicy train-eye --dataset runs/filmed --out runs/eye
-    Example: robopolicy convert --source runs/filmed --eye runs/eye --out runs/demos
-
-    Attributes:
-        dataset: folders with pictures that "robopolicy collect" or "convert" wrote.
-        out: folder of the eye.
-        preset: "quick" for two cores, "full" for a graphics processor.
-        steps: number of updates, instead of the preset's.
-        seed: master seed.
-    """
-
-    dataset: tuple[Path, ...]
-    out: Path
-    preset: str = "quick"
-    steps: int | None = None
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class TrainWorld:
-    """Train a world model to imagine in.
-
-    It needs demonstrations and rollouts: what it has never seen fail succeeds in imagination.
-    Next: robopolicy imagine, or robopolicy steer.
-
-    Example: robopolicy train-world --dataset runs/demos runs/rollouts --preset quick --out runs/world
-
-    Attributes:
-        dataset: folders that "robopolicy collect" wrote.
-        out: folder of the world model.
-        preset: "quick" for two cores, "full" for a graphics processor.
-        steps: updates per ensemble member, instead of the preset's.
-        seed: master seed.
-        processes: ensemble members are trained in this many; changes no weight.
-    """
-
-    dataset: tuple[Path, ...]
-    out: Path
-    preset: str = "quick"
-    steps: int | None = None
-    seed: int = 0
-    processes: int = 2
 
 
 # "dsrl" is written down, whichever of its two names was given.
@@ -235,40 +182,6 @@ def train(args: Train) -> Result:
     return run("train", args, config, work)
 
 
-def train_eye(args: TrainEye) -> Result:
-    """Trains an eye; see `TrainEye`."""
-    from robopolicy.nets.eye import EYE_PRESETS
-
-    config = with_changes(choose("preset", EYE_PRESETS, args.preset), steps=args.steps)
-    positive(steps=config.steps)
-
-    def work() -> Result:
-        from robopolicy import eye
-        from robopolicy.checkpoint import folder_hash
-
-        report = eye.train_eye(need("dataset", args.dataset), args.out, config, args.seed)
-        return {**report, "hash": folder_hash(args.out)}
-
-    return run("train-eye", args, config, work)
-
-
-def train_world(args: TrainWorld) -> Result:
-    """Trains a world model; see `TrainWorld`."""
-    from robopolicy.config import WORLD_PRESETS
-
-    config = with_changes(choose("preset", WORLD_PRESETS, args.preset), steps=args.steps)
-    positive(steps=config.steps, processes=args.processes)
-
-    def work() -> Result:
-        from robopolicy.checkpoint import folder_hash
-        from world_models import train as world
-
-        report = world.train_world(need("dataset", args.dataset), args.out, config, args.seed, args.processes)
-        return {**report, "hash": folder_hash(args.out)}
-
-    return run("train-world", args, config, work)
-
-
 def steer(args: Steer) -> Result:
     """Trains a steerer, or refines a copy of the policy; see `Steer`."""
     args = replace(args, method=_ALIASES.get(args.method, args.method))
@@ -306,23 +219,25 @@ def _steer_in_imagination(args: Steer, config: SteerConfig | RefineConfig, folde
     from robopolicy.refine.refine import policy_success, refine
     from robopolicy.steering import steer as steering
     from robopolicy.steering.transitions import everywhere
-    from world_models.imagined_env import ImaginedEnv
-    from world_models.load import load_world, start_states, world_hash
+    from world_models import load
+    from world_models.state import StateWorldModel
 
     given_limits = {k: getattr(args, k) for k in ("doubt_limit", "horizon")}
     positive(**{k: v for k, v in given_limits.items() if v is not None})
     need("world", [folder])
     need("policy", [args.policy])
-    world = load_world(folder)
+    world = load.load_world(folder)
+    if args.horizon is not None and not isinstance(world, StateWorldModel):
+        raise BadInput("horizon", "none with a world model of pictures", args.horizon)
     policy = load_policy(args.policy, world.spec)
     world.spec.require(policy.spec, "policy")
     episodes = _recorded(args.dataset, world.spec)
-    practice, exam = start_states(folder)
+    practice, exam = load.start_states(folder)
     batch = min(_VALIDATION_BATCH, config.eval_episodes)
 
     def imagination(starts: np.ndarray, envs: int, limit: float, horizon: int | None = None) -> Imagination:
         # gymnasium means something else by `spec`, so its type hides ours.
-        return cast("Imagination", ImaginedEnv(world, starts, envs, limit, horizon=horizon))
+        return cast("Imagination", load.imagination(world, starts, envs, limit, horizon))
 
     exams = (policy, config.eval_episodes, args.seed)
     limit = args.doubt_limit
@@ -335,10 +250,10 @@ def _steer_in_imagination(args: Steer, config: SteerConfig | RefineConfig, folde
     given = (policy, lambda n: imagination(practice, n, limit, args.horizon), episodes, args.out)
     if isinstance(config, RefineConfig):
         validate = policy_success(judged_in, *exams[1:])
-        report = refine(*given, config, args.seed, validate, lambda: world_hash(world))
+        report = refine(*given, config, args.seed, validate, lambda: load.world_hash(world))
     else:
         validate = steering.imagined_success(judged_in, *exams)
-        report = steering.steer(*given, config, args.seed, validate, lambda: world_hash(world))
+        report = steering.steer(*given, config, args.seed, validate, lambda: load.world_hash(world))
     return {**report, "doubt_limit": limit if isfinite(limit) else None}
 
 
@@ -381,5 +296,6 @@ def _recorded(folders: tuple[Path, ...], spec: Spec) -> list[Episode]:
     from robopolicy.data.episodes import dataset_info, load_episodes
 
     for folder in need("dataset", folders):
-        spec.require(dataset_info(folder)[0], str(folder))
+        # Pictures beside the states do not disturb a policy that has no use for them.
+        spec.require(replace(dataset_info(folder)[0], cameras=spec.cameras), str(folder))
     return load_episodes(list(folders))

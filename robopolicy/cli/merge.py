@@ -83,18 +83,17 @@ def _chosen(world_folder: Path, made: Mapping[float, ChunkPolicy], args: Merge) 
     from robopolicy.cli.judge import TRUSTED
     from robopolicy.rollout import PriorSteerer
     from robopolicy.steering.steer import imagined_success, trusted_doubt
-    from world_models.imagined_env import ImaginedEnv
-    from world_models.load import load_world, start_states
+    from world_models import load
 
-    world = load_world(*need("world", [world_folder]))
+    world = load.load_world(*need("world", [world_folder]))
     base = made[_WEIGHTS[0]]
     world.spec.require(base.spec, "policy")
-    _, starts = start_states(world_folder)
+    _, starts = load.start_states(world_folder)
     count = (args.episodes, args.seed)
 
     def imagination(limit: float) -> ChunkEnv:
         # gymnasium means something else by `spec`, so its type hides ours.
-        return cast("ChunkEnv", ImaginedEnv(world, starts, min(_BATCH, args.episodes), limit))
+        return cast("ChunkEnv", load.imagination(world, starts, min(_BATCH, args.episodes), limit))
 
     env = imagination(trusted_doubt(imagination(float("inf")), base, *count, TRUSTED))
     rates = {w: imagined_success(env, policy, *count)(PriorSteerer()) for w, policy in made.items()}

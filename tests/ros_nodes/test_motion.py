@@ -160,6 +160,14 @@ def test_motion_smooth_targets_inside_the_limits_are_followed_unchanged():
     assert np.max(missed[200:]) < 1e-3
 
 
+@given(size=st.floats(1e3, 1.7e308), dt=st.floats(0.001, 0.1), paced=st.booleans())
+def test_motion_target_of_any_size_is_one_beyond_the_limit(size, dt, paced):
+    huge, large = (Motion(_bounds(paced=paced), np.zeros(_JOINTS)) for _ in range(2))
+    far, beyond = np.full(_JOINTS, size), np.full(_JOINTS, 1e3)
+    for _ in range(5):
+        assert np.array_equal(huge.follow(far, -far, dt), large.follow(beyond, -beyond, dt))
+
+
 @pytest.mark.parametrize("side", [-1, 1])
 def test_motion_target_beyond_a_limit_ends_at_rest_on_it(side):
     bounds = _bounds()

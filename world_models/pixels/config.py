@@ -1,0 +1,75 @@
+"""Settings of a pixel world model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from robopolicy.errors import BadInput
+
+ActionCode = Literal["two-hot", "one-hot", "linear"]
+_CODES = ("two-hot", "one-hot", "linear")
+
+
+@dataclass(frozen=True)
+class PixelConfig:
+    """A pixel world model.
+
+    Attributes:
+        members: denoisers in the ensemble.
+        stride: pictures imagined at once; the largest divisor of the chunk up to this is taken.
+        channels: of each resolution of the U-Net, multiples of 8.
+        layers: residual blocks per resolution.
+        action_code: how the denoisers are told of an action; see `world_models.pixels.two_hot`.
+        steps: updates per member.
+        batch_size: windows per update.
+        lr: peak learning rate.
+        history_noise: largest noise on the pictures that imagination goes on from, while training; white
+            is 1.
+        sample_steps: Euler steps of the sampler.
+        temperature: share of the noise that sampling begins with. 1 is the distribution that was learned;
+            what was trained for minutes has not learned to remove all of it.
+        success_steps: updates of the success head.
+        held_out: share of episodes kept for calibration.
+    """
+
+    members: int = 2
+    stride: int = 4
+    channels: tuple[int, ...] = (32, 64, 64)
+    layers: int = 1
+    action_code: ActionCode = "two-hot"
+    steps: int = 4000
+    batch_size: int = 16
+    lr: float = 5e-4
+    history_noise: float = 0.05
+    sample_steps: int = 3
+    temperature: float = 0.3
+    success_steps: int = 1000
+    held_out: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("members", "stride", "layers", "batch_size", "sample_steps"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"world {name}", "a positive integer", getattr(self, name))
+        if not 0 <= self.temperature <= 1:
+            raise BadInput("world temperature", "a number from 0 to 1", self.temperature)
+        if not self.channels or any(c < 8 or c % 8 for c in self.channels):
+            raise BadInput("world channels", "multiples of 8", self.channels)
+        if self.action_code not in _CODES:
+            raise BadInput("world action_code", f"one of {_CODES}", self.action_code)
+
+
+PIXEL_PRESETS = {
+    "quick": PixelConfig(),
+    "full": PixelConfig(
+        members=3,
+        channels=(64, 128, 128, 256),
+        layers=2,
+        steps=100_000,
+        batch_size=64,
+        lr=1e-4,
+        temperature=1.0,
+        success_steps=5000,
+    ),
+    "tiny": PixelConfig(channels=(16, 32, 32), steps=30, batch_size=8, success_steps=30),
+}
