@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from robopolicy.cli.common import simulator
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from robopolicy.protocols import ChunkEnv
+
 _CANDIDATES = 6
+# Of each picture on the page, at least.
+_SIDE, _PICTURES = 160, 8
 
 
 def film(out: Path, task: str, policy: Path, steerer: Path, world: Path, seed: int) -> None:
@@ -27,7 +35,7 @@ def film(out: Path, task: str, policy: Path, steerer: Path, world: Path, seed: i
     from robopolicy.steering.load import load_steerer
     from sim.film import film as pictures
     from world_models.load import imagination, load_world
-    from world_models.pixels.seen import SeenWorld
+    from world_models.pixels.seen import SeenImagination, SeenWorld
 
     frozen = load_policy(policy)
     steered = load_steerer(steerer, frozen)
@@ -43,7 +51,10 @@ def film(out: Path, task: str, policy: Path, steerer: Path, world: Path, seed: i
         (camera,) = model.cameras
         first = pictures(task, better, 1, camera.height)[0]
         start = model.start(better.states[0], {camera.name: first})
-    dreamt = rollout(imagination(model, start[None], 1), frozen, steered, [better.seed])[0]
+    env, imagined = imagination(model, start[None], 1), []
+    if isinstance(env, SeenImagination):
+        env.watch = imagined.extend
+    dreamt = rollout(cast("ChunkEnv", env), frozen, steered, [better.seed])[0]
     shown: dict[str, Any] = {"spec": frozen.spec.to_dict()}
     for name, episode in {"base": base, "steered": better, "imagined": dreamt}.items():
         shown[name] = {
@@ -54,6 +65,9 @@ def film(out: Path, task: str, policy: Path, steerer: Path, world: Path, seed: i
         }
     for name, episode in {"base": base, "steered": better}.items():
         shown[name] |= _frames(task, episode)
+    if imagined:
+        evenly = np.linspace(0, len(imagined) - 1, _PICTURES).astype(int)
+        shown["imagined"] |= _encoded(imagined[i] for i in evenly)
     write_json(out / "episodes.json", shown)
 
 
@@ -66,11 +80,16 @@ def _frames(task: str, episode: Any) -> dict[str, list[str]]:
         frames = pictures(task, episode)
     except RoboPolicyError:
         return {}
+    return _encoded(frames)
+
+
+def _encoded(frames: Iterable[np.ndarray]) -> dict[str, list[str]]:
+    """Small pictures are enlarged pixel by pixel."""
     from PIL import Image
 
     encoded = []
     for frame in frames:
-        buffer = io.BytesIO()
-        Image.fromarray(frame).save(buffer, "PNG", optimize=True)
+        buffer, times = io.BytesIO(), -(-_SIDE // frame.shape[0])
+        Image.fromarray(frame.repeat(times, 0).repeat(times, 1)).save(buffer, "PNG", optimize=True)
         encoded.append(base64.b64encode(buffer.getvalue()).decode())
     return {"frames": encoded}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,19 @@ class SeenWorld:
 
     def see(self, states: Tensor) -> Tensor:
         """(..., D') states as policies have them, of states (..., D) with their pictures."""
-        pictures, own = self.model.split(states.flatten(0, -2))
-        pixels = (255 * pictures).round().to(torch.uint8).movedim(-3, -1)
-        views = pixels.split(3, -1)
+        own = states.flatten(0, -2)[:, : self.spec.proprio_dim]
+        views = self._views(states.flatten(0, -2))
         points = self.eye.see({c.name: v for c, v in zip(self.eye.cameras, views, strict=True)})
         return torch.cat([own, points], -1).view(*states.shape[:-1], -1)
+
+    def pictures(self, states: np.ndarray) -> np.ndarray:
+        """(N, H, W, 3) uint8 what cameras show, side by side, of states (N, D)."""
+        return torch.cat(self._views(torch.from_numpy(states)), 2).numpy()
+
+    def _views(self, states: Tensor) -> tuple[Tensor, ...]:
+        """(N, H, W, 3) uint8 of each camera."""
+        pictures = self.model.split(states)[0]
+        return (255 * pictures).round().to(torch.uint8).movedim(-3, -1).split(3, -1)
 
     def start(self, state: np.ndarray, pictures: dict[str, np.ndarray]) -> np.ndarray:
         """(T, D) what imagination begins with.
@@ -69,13 +78,14 @@ class SeenImagination:
         options: of `ImaginedEnv`.
 
     Attributes:
-        pictures: (N, K, D) what was imagined last, with its pictures.
+        watch: called after each step with what was executed in the first slot, (L, H, W, 3) uint8, its
+            cameras side by side.
     """
 
     def __init__(self, world: SeenWorld, starts: np.ndarray, num_envs: int, *args: Any, **options: Any):
         self.world, self.spec, self.num_envs = world, world.spec, num_envs
         self._env = ImaginedEnv(world.model, starts, num_envs, *args, **options)
-        self.pictures = np.zeros((num_envs, 0, world.model.spec.state_dim), np.float32)
+        self.watch: Callable[[np.ndarray], None] | None = None
 
     @property
     def starts(self) -> Tensor:
@@ -96,7 +106,8 @@ class SeenImagination:
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         obs, reward, terminated, truncated, info = self._env.step(actions)
-        self.pictures = info["states"]
+        if self.watch is not None:
+            self.watch(self.world.pictures(info["states"][0, : info["executed"][0]]))
         info = {**info, "states": self._seen(info["states"])}
         return self._seen(obs), reward, terminated, truncated, info
 

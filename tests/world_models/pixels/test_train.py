@@ -117,7 +117,11 @@ def test_episodes_in_imagined_pictures_are_what_a_policy_sees_and_repeat(recorde
     chunk = np.zeros((2, world.spec.chunk, world.spec.action_dim), np.float32)
     first = env.step(chunk)[0]
     env.load_state(saved)
+    watched = []
+    env.watch = watched.extend
     assert np.array_equal(env.step(chunk)[0], first)
+    points = world.eye.see({"scene": torch.from_numpy(np.stack(watched))})
+    assert np.allclose(points[-1], first[0, -1, 4:], atol=1e-6)
 
 
 def test_training_that_was_interrupted_ends_with_the_same_weights(recorded, tmp_path, monkeypatch):
