@@ -6,6 +6,8 @@
 # bench-truth   the study behind the README's claim, resumable
 # bench-policies   comparisons of policies, resumable
 # bench-deploy  success over ROS 2, kills, regularity, fuzzing, soak
+# bench-pixels  the chain on pictures of a camera, sized for two cores
+# bench-gpu  the same sized for a graphics processor, with a Meta-World task beside lift
 # faults  what can go wrong on a robot, and whether each guard is needed
 export OMP_NUM_THREADS := 1
 
@@ -15,7 +17,7 @@ PACKAGES := robopolicy world_models sim ros_nodes
 STAMP := $(VENV)/.setup-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
-.PHONY: setup demo test lint bench bench-truth bench-policies bench-deploy faults clean
+.PHONY: setup demo test lint bench bench-truth bench-policies bench-deploy bench-pixels bench-gpu faults clean
 TRUTH ?= runs/truth
 # Tasks of which other ways of steering are tried, and other world models.
 PARTS ?= push coffee-pull
@@ -97,6 +99,12 @@ bench-deploy: setup
 	$(BIN)/python -m benchmarks.faults
 	$(BIN)/python -m benchmarks.deploy.summary
 	$(BIN)/python -m benchmarks.readme
+
+bench-pixels: setup
+	$(BIN)/python -m benchmarks.pixels
+
+bench-gpu: setup
+	$(BIN)/python -m benchmarks.pixels --preset full --tasks lift push --seeds 44 45 46
 
 faults: setup
 	$(BIN)/python -m benchmarks.faults

@@ -1,0 +1,191 @@
+"""Pixels: the whole chain on pictures, how fast they are imagined, and how actions are best told.
+
+    python -m benchmarks.pixels [--parts speed codes chain] [--tasks lift] [--seeds 44] [--preset quick]
+
+"speed": pictures per second of our denoiser, which imagines several at once, and of one in the shape of
+DIAMOND's (arXiv 2405.12399: one picture from four, three steps), both U-Nets of the same width, in turns.
+"codes": the same training with each code of actions (`world_models.pixels.two_hot`). "chain": `robopolicy
+demo --world pixel`, then policies of several ages judged in imagined pictures and in the simulator. Results
+are in pixels-cpu.json, or pixels-gpu.json where there is a graphics processor; what is there is not run
+again, but for the speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.policies.common import save
+from robopolicy.checkpoint import read_json
+from robopolicy.cli import chain
+from robopolicy.cli.collect import Collect, collect
+from robopolicy.cli.demo import Demo
+from robopolicy.cli.judge import Evaluate, Imagine, evaluate, imagine
+from robopolicy.cli.learn import Train, train
+from robopolicy.config import POLICY_PRESETS
+from robopolicy.data.episodes import dataset_info, load_episodes
+from robopolicy.results import RESULT, PeakMemory, hardware, versions
+from robopolicy.spec import Camera
+from robopolicy.train import fit, seeded_init
+from sim.tasks import find_task
+from world_models.denoiser import euler_sample, karras_levels
+from world_models.pixels.config import PIXEL_PRESETS, PixelConfig
+from world_models.pixels.denoiser import PixelDenoiser
+from world_models.pixels.learners import DenoiserLearner, PixelSuccessLearner
+from world_models.pixels.model import PixelWorldModel
+from world_models.pixels.quality import quality
+from world_models.pixels.train import fit_statistics
+from world_models.pixels.two_hot import code_size
+from world_models.pixels.windows import PixelWindows
+
+_GPU = torch.cuda.is_available()
+RESULTS = Path(__file__).parent / "results" / f"pixels-{'gpu' if _GPU else 'cpu'}.json"
+SEED = 44  # nothing was chosen on it
+PARTS = ("speed", "codes", "chain")
+CODES = ("two-hot", "one-hot", "linear")
+_PAST, _STEPS = 4, 3  # DIAMOND's
+_AGES = (2, 5, 10, 25, 50)  # per cent of a policy's training
+_TURNS = 5
+
+
+def main() -> None:
+    """Runs what is asked for and missing; writes the results after each part."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--parts", nargs="+", choices=("speed", "codes", "chain"), default=["speed", "codes", "chain"]
+    )
+    parser.add_argument("--tasks", nargs="+", default=["lift"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[SEED])
+    parser.add_argument("--preset", default="full" if _GPU else "quick", choices=tuple(PIXEL_PRESETS))
+    parser.add_argument("--runs", type=Path, default=Path("runs/pixels"))
+    args = parser.parse_args()
+    config, size = PIXEL_PRESETS[args.preset], chain.PICTURES[args.preset]
+    found: dict[str, Any] = read_json(RESULTS) if RESULTS.is_file() else {"schema": 1}
+
+    def keep(**part: Any) -> None:
+        found.update(part, versions=versions(), hardware=hardware())
+        save(RESULTS, found)
+
+    if "speed" in args.parts:
+        keep(speed=speed(config, size), preset=args.preset)
+    if "codes" in args.parts and "codes" not in found:
+        keep(codes={kind: coded(kind, config, size, args.runs / "codes") for kind in CODES})
+    if "chain" in args.parts:
+        for task in args.tasks:
+            for seed in args.seeds:
+                if (name := f"{task}-{seed}") not in found.get("chain", {}):
+                    unit = chained(task, seed, args.preset, args.runs / name)
+                    keep(chain={**found.get("chain", {}), name: unit})
+    print({k: found[k] for k in args.parts if k in found})
+
+
+def speed(config: PixelConfig, size: int, batch: int = 16) -> dict[str, Any]:
+    """Pictures per second of one camera, and the memory that took."""
+    device, spec = torch.device("cuda" if _GPU else "cpu"), find_task("lift").spec
+    model = PixelWorldModel(spec, (Camera("scene", size, size),), config).to(device).eval()
+    code = spec.action_dim * code_size(config.action_code)
+    diamond = PixelDenoiser(model.size, 0, _PAST, 1, _PAST * code, config).to(device).eval()
+    obs = torch.rand(batch, spec.obs_steps, model.spec.state_dim).clamp(0, 1) * 0.1
+    actions = torch.zeros(batch, spec.chunk, spec.action_dim)
+    noise = torch.randn(batch, spec.chunk, model.spec.state_dim)
+    seen = torch.randn(batch, _PAST * model.size[0], size, size, device=device)
+    told, levels = torch.zeros(batch, _PAST * code, device=device), karras_levels(_STEPS)
+
+    def theirs() -> int:
+        start = torch.randn(batch, diamond.dim, device=device)
+        euler_sample(lambda x, s: diamond(x, s, seen, told), start, levels).cpu()
+        return batch
+
+    def ours() -> int:
+        model.predict(obs, actions, noise)
+        return batch * spec.chunk
+
+    rates: dict[str, list[float]] = {"ours": [], "diamond": []}
+    with torch.no_grad(), PeakMemory() as memory:
+        for _ in range(_TURNS):
+            for name, work in {"ours": ours, "diamond": theirs}.items():
+                rates[name].append(_rate(work))
+    per_s = {k: float(np.median(v)) for k, v in rates.items()}
+    return {
+        "frames_per_s": per_s["ours"],
+        "diamond_frames_per_s": per_s["diamond"],
+        "ratio": per_s["ours"] / per_s["diamond"],
+        "imagined_s_per_s": per_s["ours"] / spec.fps,
+        "parameters": sum(p.numel() for p in model.members[0].parameters()),
+        "diamond_parameters": sum(p.numel() for p in diamond.parameters()),
+        "pixels": size,
+        "batch": batch,
+        "memory_mb": memory.mb,
+        "gpu_memory_mb": torch.cuda.max_memory_allocated() / 1e6 if _GPU else None,
+    }
+
+
+def _rate(work: Callable[[], int]) -> float:
+    """Pictures per second, the first call not counted."""
+    work()
+    began, count = time.perf_counter(), sum(work() for _ in range(_TURNS))
+    return count / (time.perf_counter() - began)
+
+
+def coded(kind: Any, config: PixelConfig, size: int, out: Path) -> dict[str, Any]:
+    """Quality of one denoiser that is told of actions in this way, on held-out episodes of `lift`."""
+    collect(Collect(out / "filmed", seed=SEED, pictures=size, processes=1))
+    spec = dataset_info(out / "filmed")[0]
+    episodes = load_episodes([out / "filmed"])
+    cut, base = max(1, len(episodes) // 10), replace(spec, cameras=())
+    with seeded_init(SEED):
+        model = PixelWorldModel(base, spec.cameras, replace(config, members=1, action_code=kind))
+    data = PixelWindows(episodes[cut:], base, spec.cameras, model.steps)
+    fit_statistics(model, data, SEED)
+    learner = DenoiserLearner(model.to("cuda" if _GPU else "cpu"), 0, data)
+    fit(learner, config.steps, SEED, f"pixel world model ({kind})", out / f"{kind}.safetensors")
+    model.members[0].load_state_dict(learner.ema.average)
+    fit(PixelSuccessLearner(model, data), config.success_steps, SEED, "success in pictures")
+    found = quality(model.eval(), episodes[:cut], SEED)
+    return {k: found[k] for k in ("chunk", "action_error_ratio", "frechet", "success")}
+
+
+def chained(task: str, seed: int, preset: str, out: Path) -> dict[str, Any]:
+    """The whole chain on pictures, and how imagination ranks policies of several ages."""
+    chain.run(Demo(out, task, world="pixel", preset=preset, seed=seed))
+    demo, steps = read_json(out / RESULT), POLICY_PRESETS[preset].steps
+    policies = [out / "policy"]
+    for age in _AGES:
+        policies.append(out / f"aged-{age}")
+        train(Train((out / "demos",), policies[-1], preset=preset, steps=-(-steps * age // 100), seed=seed))
+    recipe, common = chain.RECIPES[preset], {"steerer": (out / "steerer",), "seed": seed}
+    given = (tuple(policies), out / "ranked-real")
+    evaluate(Evaluate(*given, task=str(out / "eye"), episodes=recipe.episodes, **common))
+    real = out / "ranked-real" / RESULT
+    ranked = imagine(
+        Imagine(out / "world", given[0], out / "ranked", episodes=recipe.imagined, real=real, **common)
+    )
+    kept = (
+        "base",
+        "steered",
+        "paired_difference",
+        "gap",
+        "promotion",
+        "speed",
+        "wall_clock_s",
+        "peak_memory_mb",
+    )
+    return {
+        **{k: demo[k] for k in kept},
+        "ranking": ranked["ranking"],
+        "real_minus_imagined": ranked["real_minus_imagined"],
+        "refused": ranked["refused"],
+        "eye_psnr_db": read_json(out / "eye" / RESULT)["psnr_db"],
+        "world": read_json(out / "world" / RESULT)["held_out"],
+    }
+
+
+if __name__ == "__main__":
+    main()
