@@ -15,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := robopolicy world_models sim ros_nodes
 STAMP := $(VENV)/.setup-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
-PYTEST_ARGS ?= -n 2 --dist loadfile
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo test lint bench bench-truth bench-policies bench-deploy bench-pixels bench-gpu faults clean
 TRUTH ?= runs/truth

@@ -131,9 +131,10 @@ class _Data(NamedTuple):
 
 
 def _load(datasets: list[Path], config: WorldConfig, seed: int) -> _Data:
-    spec, _ = dataset_info(datasets[0])
-    for folder in datasets[1:]:
-        spec.require(dataset_info(folder)[0], str(folder))
+    # Pictures beside the states are not looked at.
+    spec, *others = (dataclasses.replace(dataset_info(folder)[0], cameras=()) for folder in datasets)
+    for other, folder in zip(others, datasets[1:], strict=True):
+        spec.require(other, str(folder))
     episodes = [(e, i) for i, folder in enumerate(datasets) for e in load_episodes([folder])]
     train, held_out = split(episodes, config.held_out, seed)
     if not train:

@@ -30,7 +30,7 @@ from sim.tasks import TASKS, Task
 
 RESULTS = Path(__file__).parents[1] / "results" / "policies" / "realtime.json"
 PLAN, EXECUTE, DELAYS = 16, 8, (0, 2, 4, 6, 8)
-DEMONSTRATIONS, EPISODES = 150, 100
+DEMONSTRATIONS, EPISODES = 150, 50
 WAYS = {
     "joined": RealtimePolicy,
     "switched": partial(RealtimePolicy, joined=False),

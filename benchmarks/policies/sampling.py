@@ -30,7 +30,7 @@ from robopolicy.seeding import torch_seed
 
 RESULTS = Path(__file__).parents[1] / "results" / "policies" / "sampling.json"
 TASKS = ("push", "coffee-pull", "lever-pull")
-DEMONSTRATIONS, EPISODES = 150, 200
+DEMONSTRATIONS, EPISODES = 150, 100
 _TIMED, _TURNS = 20, 5
 
 

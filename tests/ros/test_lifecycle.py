@@ -16,6 +16,7 @@ from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from trajectory_msgs.msg import JointTrajectory  # noqa: E402
 
+from ros_nodes import gate_node  # noqa: E402
 from ros_nodes.gate_node import GateNode  # noqa: E402
 from ros_nodes.mock_arm_node import MockArmNode  # noqa: E402
 from ros_nodes.running import COMMAND_QOS  # noqa: E402
@@ -131,3 +132,22 @@ def test_mock_arm_needs_a_contract_with_a_drive(graph):
     assert np.isfinite(list(node._state.values())).all()
     node.finish()
     assert [s for s in node.subscriptions if "twist" in s.topic_name] == []
+
+
+def test_gate_asks_for_a_priority_below_that_of_ros2_control(monkeypatch):
+    asked = []
+    monkeypatch.setattr(os, "sched_setscheduler", lambda *args: asked.append(args))
+    gate_node.go_first()
+    ((pid, policy, how),) = asked
+    assert (pid, policy) == (0, os.SCHED_FIFO)
+    assert 0 < how.sched_priority < 50
+
+
+def test_gate_that_may_not_go_first_works_on_and_says_so(monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    monkeypatch.setattr(os, "sched_getscheduler", lambda pid: os.SCHED_OTHER)
+    gate_node.go_first()
+    assert not gate_node.goes_first()

@@ -75,17 +75,23 @@ LINES = [
     "train-eye --dataset filmed --preset tiny --out eye",
     "convert --source filmed --eye eye --out demos",
     "train --dataset demos --preset tiny --steps 5 --out policy",
-    f"collect --task eye --policy policy --noise repeat --episodes 2 {ONE} --out rollouts",
+    f"collect --task eye --policy policy --noise repeat --episodes 2 --pictures 32 {ONE} --out rollouts",
     f"train-world --dataset demos rollouts --preset tiny --steps 5 {ONE} --out world",
     "steer --world world --policy policy --dataset rollouts --preset tiny --out steerer",
     f"evaluate --task eye --policy policy --steerer steerer --episodes 1 {ONE} --out real",
     "imagine --world world --policy policy --episodes 4 --out imagined",
+    "train-world --dataset filmed rollouts --eye eye --preset tiny --steps 5 --out pixels",
+    "steer --world pixels --policy policy --dataset rollouts --preset tiny --out better",
+    "imagine --world pixels --policy policy --steerer better --episodes 2 --out imagined-pixels",
+    "diagnose --world pixels --dataset filmed --out diagnosis",
 ]
 if __name__ == "__main__":
     for line in LINES:
         assert main(line.split()) == 0, line
-    # No expert sees through an eye.
+    # No expert sees through an eye, and practice does not begin where no picture was kept.
     assert main("collect --task eye --episodes 1 --out given".split()) == 2
+    line = "steer --world pixels --policy policy --dataset rollouts --preset tiny --horizon 8 --out short"
+    assert main(line.split()) == 2
 """
 
 
@@ -97,5 +103,6 @@ def test_chain_through_an_eye_runs_on_pictures_of_a_real_simulator(tmp_path, mon
     done = fresh_python("chain.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert read_json(tmp_path / "real/result.json")["verb"] == "evaluate"
+    assert read_json(tmp_path / "diagnosis/result.json")["chunk"].keys() == {"model", "no_change"}
     monkeypatch.chdir(tmp_path)
     assert find_task("eye").spec.objects[0].name == "scene_points"

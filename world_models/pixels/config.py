@@ -34,16 +34,16 @@ class PixelConfig:
     """
 
     members: int = 2
-    stride: int = 4
-    channels: tuple[int, ...] = (32, 64, 64)
+    stride: int = 8
+    channels: tuple[int, ...] = (16, 32, 32)
     layers: int = 1
     action_code: ActionCode = "two-hot"
-    steps: int = 4000
+    steps: int = 3000
     batch_size: int = 16
-    lr: float = 5e-4
+    lr: float = 1e-3
     history_noise: float = 0.05
     sample_steps: int = 3
-    temperature: float = 0.3
+    temperature: float = 0.1
     success_steps: int = 1000
     held_out: float = 0.1
 
@@ -71,5 +71,5 @@ PIXEL_PRESETS = {
         temperature=1.0,
         success_steps=5000,
     ),
-    "tiny": PixelConfig(channels=(16, 32, 32), steps=30, batch_size=8, success_steps=30),
+    "tiny": PixelConfig(steps=30, batch_size=8, success_steps=30),
 }
