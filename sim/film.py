@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from robopolicy.errors import RoboPolicyError
 from robopolicy.types import Episode
+from sim.rendering import SCENE, picture
 from sim.tasks import find_task
 
 
@@ -30,17 +31,21 @@ def film(task: str, episode: Episode, pictures: int = 8, size: int = 160) -> lis
         RoboPolicyError: if the task has no pictures, nothing can render here, or the replay differs from the
             recording.
     """
+    steps = np.linspace(0, episode.length, pictures).round().astype(int).tolist()
     with filming(task, size) as replay:
-        return replay(episode, np.linspace(0, episode.length, pictures).round().astype(int).tolist())
+        return replay(episode, steps)[SCENE]
 
 
 @contextmanager
-def filming(task: str, size: int) -> Iterator[Callable[[Episode, Iterable[int]], list[np.ndarray]]]:
+def filming(
+    task: str, size: int, cameras: Sequence[str] = (SCENE,)
+) -> Iterator[Callable[[Episode, Iterable[int]], dict[str, list[np.ndarray]]]]:
     """Something that gives the pictures of an episode after the steps that are wanted, 0 being its start.
 
     Args:
         task: name of the task that episodes were recorded in.
         size: side of each picture, in pixels.
+        cameras: of the task's environment; the pictures are by camera.
 
     Raises:
         RoboPolicyError: as of `film`.
@@ -49,18 +54,26 @@ def filming(task: str, size: int) -> Iterator[Callable[[Episode, Iterable[int]],
     try:
         if env.render_mode is None:
             raise RoboPolicyError(f"film: {task} has no pictures")
-        yield partial(_replay, env)
+        yield partial(_replay, env, cameras)
     finally:
         env.close()
 
 
-def _replay(env: gymnasium.Env, episode: Episode, steps: Iterable[int]) -> list[np.ndarray]:
-    wanted, (state, _) = set(steps), env.reset(seed=episode.seed)
-    frames = [np.asarray(env.render())] if 0 in wanted else []
+def _replay(
+    env: gymnasium.Env, cameras: Sequence[str], episode: Episode, steps: Iterable[int]
+) -> dict[str, list[np.ndarray]]:
+    wanted, frames = set(steps), {camera: [] for camera in cameras}
+
+    def look(step: int) -> None:
+        if step in wanted:
+            for camera, seen in frames.items():
+                seen.append(picture(env, camera))
+
+    state, _ = env.reset(seed=episode.seed)
+    look(0)
     for i, action in enumerate(episode.actions, 1):
         state, *_ = env.step(action)
-        if i in wanted:
-            frames.append(np.asarray(env.render()))
+        look(i)
     if not np.array_equal(state, episode.states[-1]):
         raise RoboPolicyError(f"film: the replay of seed {episode.seed} ended in another state")
     return frames

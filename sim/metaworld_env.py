@@ -23,6 +23,7 @@ class MetaWorldEnv(gymnasium.Env):
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 80 // METAWORLD_REPEAT}
+    views = {"scene": "corner3", "wrist": "gripperPOV"}
     spec: Any  # our Spec, where gymnasium would keep its registry entry
 
     def __init__(self, spec: Spec, name: str, camera: int = 0):
@@ -95,11 +96,15 @@ class MetaWorldEnv(gymnasium.Env):
 
     def render(self) -> np.ndarray:
         """(camera, camera, 3) uint8 picture of the scene."""
+        return self.view("scene")
+
+    def view(self, name: str) -> np.ndarray:
+        """(camera, camera, 3) uint8 what one of `views` shows."""
         if self._renderer is None:
             from sim.rendering import Renderer
 
-            self._renderer = Renderer(self._env.model, self._camera, "corner3")
-        return self._renderer(self._env.data)[::-1, ::-1]  # its cameras hang upside down
+            self._renderer = Renderer(self._env.model, self._camera)
+        return self._renderer(self._env.data, self.views[name])[::-1, ::-1]  # its cameras hang upside down
 
     def close(self) -> None:
         if self._renderer is not None:

@@ -9,9 +9,13 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import gymnasium
 import numpy as np
 
-from robopolicy.errors import RoboPolicyError
+from robopolicy.errors import BadInput, RoboPolicyError
+
+# The camera that looks at the scene, which every environment with pictures has.
+SCENE = "scene"
 
 # Backend -> the Debian packages it needs.
 _BACKENDS = {"egl": "libegl1 libgl1-mesa-dri", "osmesa": "libosmesa6"}
@@ -50,20 +54,31 @@ def require_rendering() -> None:
     os.environ["MUJOCO_GL"] = os.environ["PYOPENGL_PLATFORM"] = backend
 
 
+def picture(env: gymnasium.Env, camera: str = SCENE) -> np.ndarray:
+    """(H, W, 3) uint8 what a camera of an environment shows; `render` is its camera of the scene.
+
+    Raises:
+        BadInput: if it has no such camera.
+    """
+    views = getattr(env, "views", (SCENE,))
+    if camera not in views:
+        raise BadInput("camera", f"one of {list(views)}", repr(camera))
+    shown = env.render() if camera == SCENE else env.view(camera)  # type: ignore[attr-defined]
+    return np.ascontiguousarray(shown)
+
+
 class Renderer:
     """Renders a MuJoCo scene; `require_rendering` comes first.
 
     Args:
         model: `mujoco.MjModel`.
         size: side of the square picture, in pixels.
-        camera: name of a camera of the model.
         hidden: groups of shapes that are not drawn, such as those that only collide.
     """
 
-    def __init__(self, model: Any, size: int, camera: str, hidden: Sequence[int] = ()):
+    def __init__(self, model: Any, size: int, hidden: Sequence[int] = ()):
         import mujoco
 
-        self._camera = camera
         try:
             self._renderer = mujoco.Renderer(model, size, size)
         except mujoco.FatalError as e:  # type: ignore[attr-defined]
@@ -74,9 +89,9 @@ class Renderer:
         for flag in (flags.mjRND_SHADOW, flags.mjRND_REFLECTION):
             self._renderer.scene.flags[flag] = 0  # twice as fast, nearly the same picture
 
-    def __call__(self, data: Any) -> np.ndarray:
-        """(size, size, 3) uint8."""
-        self._renderer.update_scene(data, self._camera, self._option)
+    def __call__(self, data: Any, camera: str) -> np.ndarray:
+        """(size, size, 3) uint8 what a camera of the model shows."""
+        self._renderer.update_scene(data, camera, self._option)
         return self._renderer.render()
 
     def close(self) -> None:

@@ -37,6 +37,7 @@ class RobosuiteEnv(gymnasium.Env):
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
+    views = {"scene": "agentview", "wrist": "robot0_eye_in_hand"}
     spec: Any  # our Spec, where gymnasium would keep its registry entry
 
     def __init__(self, spec: Spec, camera: int, name: str, **options: Any):
@@ -163,11 +164,15 @@ class RobosuiteEnv(gymnasium.Env):
 
     def render(self) -> np.ndarray:
         """(camera, camera, 3) uint8 picture of the scene."""
+        return self.view("scene")
+
+    def view(self, name: str) -> np.ndarray:
+        """(camera, camera, 3) uint8 what one of `views` shows."""
         if self._renderer is None:
             from sim.rendering import Renderer
 
-            self._renderer = Renderer(self._env.sim.model._model, self._camera, "agentview", hidden=(0,))
-        return self._renderer(self._env.sim.data._data)
+            self._renderer = Renderer(self._env.sim.model._model, self._camera, hidden=(0,))
+        return self._renderer(self._env.sim.data._data, self.views[name])
 
     def close(self) -> None:
         if self._renderer is not None:

@@ -17,14 +17,15 @@ from robopolicy.errors import BadInput
 from robopolicy.eye import load_eye, seen_spec
 from robopolicy.nets.eye import Eye
 from robopolicy.spec import Spec
+from sim.rendering import picture
 
 
 class SeenEnv(gymnasium.Env):
     """A simulator of which only pictures and the robot itself are seen.
 
     Args:
-        env: renders what the camera of the eye sees.
-        eye: with one camera.
+        env: has the cameras of the eye.
+        eye: of square pictures, all of one size.
         spec: of what it sees.
     """
 
@@ -47,16 +48,23 @@ class SeenEnv(gymnasium.Env):
         return self._seen(state), float(reward), terminated, truncated, info
 
     def render(self) -> Any:
-        """What the eye sees, (H, W, 3) uint8."""
-        return self._env.render()
+        """What its first camera shows, (H, W, 3) uint8."""
+        return self.view(self._eye.cameras[0].name)
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        return tuple(c.name for c in self._eye.cameras)
+
+    def view(self, name: str) -> np.ndarray:
+        """(H, W, 3) uint8 what one of `views` shows."""
+        return picture(self._env, name)
 
     def close(self) -> None:
         self._env.close()
 
     def _seen(self, state: np.ndarray) -> np.ndarray:
-        (camera,) = self._eye.cameras
-        picture = torch.from_numpy(np.ascontiguousarray(self.render()))
-        points = self._eye.see({camera.name: picture[None]})[0].numpy()
+        shown = {c.name: torch.from_numpy(self.view(c.name))[None] for c in self._eye.cameras}
+        points = self._eye.see(shown)[0].numpy()
         return self.spec.check_obs(np.concatenate([state[: self.spec.proprio_dim], points]))
 
 
@@ -74,7 +82,7 @@ def seen(
         BadInput: if it is no whole eye, or one for other cameras.
     """
     eye, _ = load_eye(folder)
-    if len(eye.cameras) != 1 or eye.cameras[0].height != eye.cameras[0].width:
-        raise BadInput(f"{folder} cameras", "one square camera, as simulators have", f"{eye.cameras}")
+    if len({n for c in eye.cameras for n in (c.height, c.width)}) != 1:
+        raise BadInput(f"{folder} cameras", "square pictures of one size", f"{eye.cameras}")
     spec, size = seen_spec(base, eye, folder), eye.cameras[0].height
     return spec, lambda camera=0: SeenEnv(make(size), eye, spec)

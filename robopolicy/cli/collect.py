@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from robopolicy.spec import Spec
 
 
-# The camera that looks at the scene.
-SCENE = "scene"
-
-
 @dataclass(frozen=True)
 class Collect:
     """Record episodes in the simulator as a LeRobot dataset.
@@ -46,7 +42,8 @@ class Collect:
         bound: largest element of bounded noise.
         first: index of the first episode; collections that must not share start states use different ones.
         seed: master seed.
-        pictures: side in pixels of a picture of the scene at every step, recorded as video; 0 for none.
+        pictures: side in pixels of a picture at every step, recorded as video; 0 for none.
+        cameras: whose pictures: "scene" and, of simulated arms, "wrist".
         processes: simulators that run at the same time; changes no episode.
     """
 
@@ -62,6 +59,7 @@ class Collect:
     first: int = 0
     seed: int = 0
     pictures: int = 0
+    cameras: tuple[str, ...] = ("scene",)
     processes: int = 2
 
 
@@ -105,8 +103,8 @@ def _collect(args: Collect) -> Result:
     strategy = getattr(actor.policy, "strategy", lambda _: "")
     recorded_spec = spec
     if args.pictures:
-        camera = Camera(SCENE, args.pictures, args.pictures)
-        recorded_spec = dataclasses.replace(spec, cameras=(camera,))
+        views = tuple(Camera(name, args.pictures, args.pictures) for name in args.cameras)
+        recorded_spec = dataclasses.replace(spec, cameras=views)
 
     with EpisodeWriter(args.out, recorded_spec, args.task, actor.settings) as writer:
         missing = [s for s in seeds if s not in set(writer.seeds_done)]
@@ -114,7 +112,7 @@ def _collect(args: Collect) -> Result:
             processes = min(args.processes, len(missing))
             with (
                 simulator(args.task, processes, actor.chunk, linger=spec.chunk) as env,
-                filming(args.task, args.pictures) if args.pictures else nullcontext() as film,
+                filming(args.task, args.pictures, args.cameras) if args.pictures else nullcontext() as film,
                 Progress(f"collect ({actor.source})", len(seeds), len(seeds) - len(missing)) as bar,
             ):
 
@@ -122,8 +120,8 @@ def _collect(args: Collect) -> Result:
                     seed = episode.seed
                     said = task.instruct(seed) if task.instruct else ""
                     if film is not None:
-                        frames = np.stack(film(episode, range(episode.length)))
-                        episode = dataclasses.replace(episode, pictures={SCENE: frames})
+                        films = film(episode, range(episode.length)).items()
+                        episode = dataclasses.replace(episode, pictures={k: np.stack(v) for k, v in films})
                     writer.add(dataclasses.replace(episode, strategy=strategy(seed), instruction=said))
                     bar.advance()
 

@@ -33,7 +33,7 @@ def film(out: Path, task: str, policy: Path, steerer: Path, world: Path, seed: i
     from robopolicy.rollout import PriorSteerer, rollout
     from robopolicy.seeding import episode_seed
     from robopolicy.steering.load import load_steerer
-    from sim.film import film as pictures
+    from sim.film import filming
     from world_models.load import imagination, load_world
     from world_models.pixels.seen import SeenImagination, SeenWorld
 
@@ -48,9 +48,10 @@ def film(out: Path, task: str, policy: Path, steerer: Path, world: Path, seed: i
     model = load_world(world)
     start = np.repeat(better.states[:1], frozen.spec.obs_steps, 0)
     if isinstance(model, SeenWorld):
-        (camera,) = model.cameras
-        first = pictures(task, better, 1, camera.height)[0]
-        start = model.start(better.states[0], {camera.name: first})
+        names = [c.name for c in model.cameras]
+        with filming(task, model.cameras[0].height, names) as replay:
+            first = {name: frames[0] for name, frames in replay(better, (0,)).items()}
+        start = model.start(better.states[0], first)
     env, imagined = imagination(model, start[None], 1), []
     if isinstance(env, SeenImagination):
         env.watch = imagined.extend

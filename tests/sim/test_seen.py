@@ -15,7 +15,7 @@ from robopolicy.checkpoint import read_json, save_tensors, seal, write_json
 from robopolicy.errors import BadInput
 from robopolicy.nets.eye import EYE_PRESETS, Eye
 from robopolicy.spec import Camera
-from sim.rendering import gl_backend
+from sim.rendering import gl_backend, picture
 from sim.seen import SeenEnv, seen
 from sim.tasks import find_task
 
@@ -55,13 +55,18 @@ def test_seen_env_shows_the_robot_and_what_the_eye_sees_and_nothing_else():
         assert np.array_equal(state, np.r_[truth[: spec.proprio_dim], points.numpy()])
 
 
-def test_seen_with_two_cameras_is_refused(tmp_path):
-    cameras = (CAMERA, Camera("wrist", 16, 16))
+def test_camera_that_an_environment_does_not_have_is_refused_by_name():
+    with pytest.raises(BadInput, match=r"one of \['scene'\], got 'wrist'"):
+        picture(Coloured(tiny_spec()), "wrist")
+
+
+def test_seen_with_pictures_of_two_sizes_is_refused(tmp_path):
+    cameras = (CAMERA, Camera("wrist", 8, 8))
     eye = Eye(cameras, EYE_PRESETS["tiny"])
     save_tensors(tmp_path / "eye.safetensors", eye.state_dict())
     write_json(tmp_path / "config.json", {"eye": vars(EYE_PRESETS["tiny"])})
     seal(tmp_path, "eye", replace(tiny_spec(), cameras=cameras), ["config.json", "eye.safetensors"])
-    with pytest.raises(BadInput, match="one square camera"):
+    with pytest.raises(BadInput, match="one size"):
         seen(tmp_path, tiny_spec(), lambda size: Coloured(tiny_spec()))
 
 
@@ -69,13 +74,13 @@ CHAIN = """
 import sys
 from robopolicy.cli import main
 
-ONE = "--processes 1"
+ONE, BOTH = "--processes 1", "--pictures 32 --cameras scene wrist"
 LINES = [
-    f"collect --task lift --episodes 3 --expert careful --pictures 32 {ONE} --out filmed",
+    f"collect --task lift --episodes 3 --expert careful {BOTH} {ONE} --out filmed",
     "train-eye --dataset filmed --preset tiny --out eye",
     "convert --source filmed --eye eye --out demos",
     "train --dataset demos --preset tiny --steps 5 --out policy",
-    f"collect --task eye --policy policy --noise repeat --episodes 2 --pictures 32 {ONE} --out rollouts",
+    f"collect --task eye --policy policy --noise repeat --episodes 2 {BOTH} {ONE} --out rollouts",
     f"train-world --dataset demos rollouts --preset tiny --steps 5 {ONE} --out world",
     "steer --world world --policy policy --dataset rollouts --preset tiny --out steerer",
     f"evaluate --task eye --policy policy --steerer steerer --episodes 1 {ONE} --out real",
@@ -105,4 +110,4 @@ def test_chain_through_an_eye_runs_on_pictures_of_a_real_simulator(tmp_path, mon
     assert read_json(tmp_path / "real/result.json")["verb"] == "evaluate"
     assert read_json(tmp_path / "diagnosis/result.json")["chunk"].keys() == {"model", "no_change"}
     monkeypatch.chdir(tmp_path)
-    assert find_task("eye").spec.objects[0].name == "scene_points"
+    assert [f.name for f in find_task("eye").spec.objects] == ["scene_points", "wrist_points"]
