@@ -16,6 +16,7 @@ what the last chunk said, and the new one continues that. A policy that cannot (
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 import threading
@@ -30,12 +31,13 @@ import torch
 
 from robopolicy.errors import BadInput
 from robopolicy.keys import key_of, locked
+from robopolicy.nets.eye import Eye
 from robopolicy.nets.inpainting import Known, overlap_weights
 from robopolicy.processes import stop_on_signals
 from robopolicy.protocols import Carry, Policy, Steerer
 from robopolicy.rollout import PriorSteerer
 from robopolicy.seeding import stream
-from robopolicy.wire import Array, Handler, Message, Server
+from robopolicy.wire import Array, Handler, Message, Schema, Server
 
 MAX_NOISE = 8.0
 """Standard deviations: noise beyond is no steerer's that was trained, and the prior's is taken instead."""
@@ -170,6 +172,19 @@ class _Session:
         return {"chunk": self._last, "epoch": self._service.epoch, "step": step, "ms": ms}
 
 
+def eye_handlers(eye: Eye, key: str = "") -> Mapping[str, Handler]:
+    """What an eye answers: "hello" -> cameras, points; "see", a picture by camera -> points (F,) float32."""
+    names = [name for field in eye.fields for name in field.names]
+    hello: Message = {"cameras": [dataclasses.asdict(c) for c in eye.cameras], "points": names}
+
+    def see(**pictures: np.ndarray) -> Message:
+        shown = {name: torch.from_numpy(picture.copy())[None] for name, picture in pictures.items()}
+        return {"points": eye.see(shown)[0].numpy()}
+
+    sizes: Schema = {c.name: Array("uint8", (c.height, c.width, 3)) for c in eye.cameras}
+    return locked({"hello": Handler({}, lambda: hello), "see": Handler(sizes, see)}, key)
+
+
 def serve(
     policy: Policy,
     steerer: Steerer | None,
@@ -197,7 +212,9 @@ def serve(
 def main(args: list[str] | None = None) -> int:
     """`python -m robopolicy.serve --policy DIR --address SOCKET`: serves until SIGTERM or Ctrl-C."""
     parser = argparse.ArgumentParser("robopolicy.serve", description=main.__doc__)
-    parser.add_argument("--policy", type=Path, required=True, help="saved policy")
+    served = parser.add_mutually_exclusive_group(required=True)
+    served.add_argument("--policy", type=Path, help="saved policy")
+    served.add_argument("--eye", type=Path, help="saved eye, instead")
     parser.add_argument("--steerer", type=Path, help="saved steerer of that policy")
     parser.add_argument("--address", required=True, help="socket path or 127.0.0.1:PORT")
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
@@ -205,6 +222,14 @@ def main(args: list[str] | None = None) -> int:
     stop = stop_on_signals()
     torch.set_num_threads(options.threads)
     try:
+        if options.eye is not None:
+            from robopolicy.eye import load_eye
+
+            eye, key = load_eye(options.eye)[0], key_of(os.environ)
+            with Server(options.address, lambda: eye_handlers(eye, key)):
+                print("ready", flush=True)
+                stop.wait()
+            return 0
         from robopolicy.policies.load import load_policy
         from robopolicy.steering.load import load_steerer
 

@@ -75,9 +75,12 @@ def draft(spec: Spec, episodes: Sequence[Episode], frame: str = "world") -> str:
 
 
 def _streams(spec: Spec) -> list[dict[str, Any]]:
-    """Points as topics of their own, with their rotation if there is one; all the rest as joints."""
+    """Points as topics of their own, with their rotation if there is one; all the rest as joints.
+
+    What an eye sees comes from a node of its own (`ros_nodes.eye_node`), so on a topic of its own.
+    """
     rotations = {f.name.removesuffix("_rot"): f for f in spec.state if f.role == "rotation" and f.size == 6}
-    streams, joints = [], {}
+    streams, joints, seen = [], {}, {}
     for field in spec.state:
         if field.role == "point" and field.unit == "m":
             rotation = rotations.pop(field.name.removesuffix("_pos"), None)
@@ -90,10 +93,13 @@ def _streams(spec: Spec) -> list[dict[str, Any]]:
     for field in spec.state:
         spoken_for = field.role == "point" and field.unit == "m"
         if not spoken_for and (field.name in left or not (field.role == "rotation" and field.size == 6)):
-            joints |= {name: {"element": name, "unit": field.unit} for name in field.names}
-    if joints:
-        streams.insert(0, {"topic": "joint_states", "type": "sensor_msgs/JointState", "joints": joints})
-    return streams
+            own = seen if field in spec.objects and field.name.endswith("_points") else joints
+            own |= {name: {"element": name, "unit": field.unit} for name in field.names}
+    told = {"joint_states": joints, "eye": seen}
+    named = [
+        {"topic": topic, "type": "sensor_msgs/JointState", "joints": of} for topic, of in told.items() if of
+    ]
+    return [*named, *streams]
 
 
 def _actions(spec: Spec, episodes: Sequence[Episode]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ _SECOND = 1_000_000_000
 _HEADER = struct.Struct("<iI")
 # No robot has more, and what claims to is not read.
 _MAX_JOINTS, _MAX_POINTS = 1024, 1024
+_COLOURS = ("rgb8", "bgr8")
 
 
 def stamp_to_ns(stamp: Any) -> int:
@@ -66,6 +67,24 @@ def picture(data: bytes) -> tuple[int, int]:
         raise BadInput("picture", "a little-endian message with a header", f"{len(data)} bytes")
     sec, nanosec = _HEADER.unpack_from(data, 4)
     return sec * _SECOND + nanosec, zlib.crc32(memoryview(data)[4 + _HEADER.size :])
+
+
+def rgb(topic: str, message: Any, height: int, width: int) -> np.ndarray:
+    """(H, W, 3) uint8 of an Image.
+
+    Raises:
+        BadInput: naming the topic, for another size or encoding, or rows that do not fit their data.
+    """
+    if (message.height, message.width) != (height, width):
+        raise BadInput(f"{topic} size", f"{height} x {width} pixels", f"{message.height} x {message.width}")
+    if message.encoding not in _COLOURS:
+        raise BadInput(f"{topic} encoding", f"one of {_COLOURS}", message.encoding)
+    if message.step < 3 * width or len(message.data) != height * message.step:
+        wanted = f"{height} rows of at least {3 * width} bytes"
+        raise BadInput(f"{topic} data", wanted, f"{len(message.data)} bytes, step {message.step}")
+    rows = np.frombuffer(message.data, np.uint8).reshape(height, message.step)
+    picture = rows[:, : 3 * width].reshape(height, width, 3)
+    return np.ascontiguousarray(picture[..., ::-1] if message.encoding == "bgr8" else picture)
 
 
 def from_outlet(outlet: Outlet, message: Any) -> list[float]:

@@ -4,7 +4,7 @@ from setuptools import setup
 
 PACKAGE = "ros_nodes"
 CONTRACTS = ("panda_sim", "panda_jtc", "ur5e", "servo", "so101")
-NODES = ("arm", "mock_arm", "policy", "gate", "recorder")
+NODES = ("arm", "mock_arm", "policy", "gate", "recorder", "eye")
 
 setup(
     name=PACKAGE,

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
@@ -68,7 +69,7 @@ def picture(env: gymnasium.Env, camera: str = SCENE) -> np.ndarray:
 
 
 class Renderer:
-    """Renders a MuJoCo scene; `require_rendering` comes first.
+    """Renders a MuJoCo scene, for whatever thread asks; `require_rendering` comes first.
 
     Args:
         model: `mujoco.MjModel`.
@@ -79,8 +80,10 @@ class Renderer:
     def __init__(self, model: Any, size: int, hidden: Sequence[int] = ()):
         import mujoco
 
+        # A context of OpenGL belongs to one thread.
+        self._thread = ThreadPoolExecutor(1, "render")
         try:
-            self._renderer = mujoco.Renderer(model, size, size)
+            self._renderer = self._thread.submit(mujoco.Renderer, model, size, size).result()
         except mujoco.FatalError as e:  # type: ignore[attr-defined]
             raise RoboPolicyError(f"rendering: {e}") from e
         self._option = mujoco.MjvOption()  # type: ignore[attr-defined]
@@ -91,8 +94,12 @@ class Renderer:
 
     def __call__(self, data: Any, camera: str) -> np.ndarray:
         """(size, size, 3) uint8 what a camera of the model shows."""
+        return self._thread.submit(self._draw, data, camera).result()
+
+    def _draw(self, data: Any, camera: str) -> np.ndarray:
         self._renderer.update_scene(data, camera, self._option)
         return self._renderer.render()
 
     def close(self) -> None:
-        self._renderer.close()
+        self._thread.submit(self._renderer.close).result()
+        self._thread.shutdown()

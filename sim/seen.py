@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -68,6 +68,14 @@ class SeenEnv(gymnasium.Env):
         return self.spec.check_obs(np.concatenate([state[: self.spec.proprio_dim], points]))
 
 
+class BrakingSeenEnv(SeenEnv):
+    """One whose arm can also brake, see `sim.plant.Arm`."""
+
+    def hold(self) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        state, *outcome = cast(Any, self._env).hold()
+        return self._seen(state), *outcome
+
+
 def seen(
     folder: Path, base: Spec, make: Callable[[int], gymnasium.Env]
 ) -> tuple[Spec, Callable[..., SeenEnv]]:
@@ -85,4 +93,10 @@ def seen(
     if len({n for c in eye.cameras for n in (c.height, c.width)}) != 1:
         raise BadInput(f"{folder} cameras", "square pictures of one size", f"{eye.cameras}")
     spec, size = seen_spec(base, eye, folder), eye.cameras[0].height
-    return spec, lambda camera=0: SeenEnv(make(size), eye, spec)
+
+    def build(camera: int = 0) -> SeenEnv:
+        env = make(size)
+        kind = BrakingSeenEnv if hasattr(env, "hold") else SeenEnv
+        return kind(env, eye, spec)
+
+    return spec, build

@@ -28,23 +28,26 @@ _ROWS = {
 
 @dataclass(frozen=True)
 class Serve:
-    """Answer a robot's requests for actions at a local socket, until Ctrl-C.
+    """Answer a robot's requests for actions at a local socket, until Ctrl-C; or say what an eye sees.
 
     This process knows torch and no ROS; the robot's nodes know ROS and no torch. If ROBOPOLICY_KEY is set,
     only who shows the same key is answered.
 
     Example: robopolicy serve --policy runs/policy --steerer runs/steerer --address /tmp/policy.sock
+    Example: robopolicy serve --eye runs/eye --address /tmp/eye.sock
 
     Attributes:
-        policy: saved policy.
         address: path of a socket, or 127.0.0.1:PORT.
+        policy: saved policy.
         steerer: saved steerer of that policy.
+        eye: saved eye instead, for ros_nodes.eye_node.
         threads: of torch.
     """
 
-    policy: Path
     address: str
+    policy: Path | None = None
     steerer: Path | None = None
+    eye: Path | None = None
     threads: int = 1
 
 
@@ -253,8 +256,10 @@ def serve(args: Serve) -> int:
     """Serves until told to stop; see `Serve`."""
     from robopolicy.serve import main
 
-    options = ["--policy", str(args.policy), "--address", args.address, "--threads", str(args.threads)]
-    return main([*options, *(["--steerer", str(args.steerer)] if args.steerer else [])])
+    if (args.policy is None) == (args.eye is None):
+        raise BadInput("serve", "either --policy or --eye", f"{args.policy}, {args.eye}")
+    given = {n: getattr(args, n) for n in ("policy", "steerer", "eye", "address", "threads")}
+    return main([x for n, value in given.items() if value is not None for x in (f"--{n}", str(value))])
 
 
 def deploy(args: Deploy) -> Result:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ pytest.importorskip("sensor_msgs")
 from robopolicy.errors import BadInput
 from ros_nodes.contract import Contract
 from ros_nodes.convert import ns_to_stamp, to_message, to_quaternion, to_trajectory
-from ros_nodes.parse import by_name, from_message, from_quaternion, from_trajectory, stamp_to_ns
+from ros_nodes.parse import by_name, from_message, from_quaternion, from_trajectory, rgb, stamp_to_ns
 from sim.tasks import LIFT
 
 CONTRACT = Contract.load("panda_sim")
@@ -120,6 +122,27 @@ def test_by_name_reorders_or_refuses():
     assert by_name(["b", "a"], ["a", "b"], np.array([2.0, 1.0])).tolist() == [1.0, 2.0]
     with pytest.raises(BadInput):
         by_name(["b", "b"], ["a", "b"], np.array([2.0, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"height": 3}, "image size"),
+        ({"encoding": "mono8"}, "image encoding"),
+        ({"step": 5}, "image data"),
+        ({"data": b"short"}, "image data"),
+    ],
+)
+def test_picture_that_is_not_what_it_says_is_refused_by_topic(change, named):
+    good = {"height": 2, "width": 2, "encoding": "rgb8", "step": 6, "data": bytes(range(12))}
+    assert rgb("image", SimpleNamespace(**good), 2, 2).ravel().tolist() == list(range(12))
+    with pytest.raises(BadInput, match=named):
+        rgb("image", SimpleNamespace(**good | change), 2, 2)
+
+
+def test_picture_with_padded_rows_or_colours_the_other_way_round_is_the_same():
+    padded = {"height": 2, "width": 1, "encoding": "bgr8", "step": 4, "data": bytes([3, 2, 1, 0, 6, 5, 4, 0])}
+    assert rgb("image", SimpleNamespace(**padded), 2, 1).tolist() == [[[1, 2, 3]], [[4, 5, 6]]]
 
 
 def test_stamp_round_trips():

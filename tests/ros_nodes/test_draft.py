@@ -9,6 +9,7 @@ from tiny import random_episodes, tiny_spec, write_dataset
 from robopolicy.cli import main
 from robopolicy.errors import BadInput
 from robopolicy.seeding import stream
+from robopolicy.spec import Field
 from robopolicy.types import Episode
 from ros_nodes.contract import Contract
 from ros_nodes.draft import draft, draft_from_urdf
@@ -44,6 +45,14 @@ def test_draft_fits_the_spec_of_every_task(tmp_path, task):
     contract.check_spec(spec)
     assert set(contract.elements) == set(spec.state_names)
     assert contract.fps == spec.fps
+
+
+def test_draft_gives_what_an_eye_sees_a_topic_of_its_own(tmp_path):
+    points = Field("scene_points", 4, "1", -1.0, 1.0)
+    spec = dataclasses.replace(TASKS["lift"].spec, objects=(points,))
+    streams = {s.topic: set(s.units) for s in read(tmp_path, draft(spec, made_up(spec))).streams}
+    assert streams["eye"] == set(points.names)
+    assert not streams["joint_states"] & streams["eye"]
 
 
 def test_draft_allows_what_was_demonstrated_and_little_more(tmp_path):

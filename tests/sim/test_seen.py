@@ -16,7 +16,7 @@ from robopolicy.errors import BadInput
 from robopolicy.nets.eye import EYE_PRESETS, Eye
 from robopolicy.spec import Camera
 from sim.rendering import gl_backend, picture
-from sim.seen import SeenEnv, seen
+from sim.seen import BrakingSeenEnv, SeenEnv, seen
 from sim.tasks import find_task
 
 CAMERA = Camera("scene", 16, 16)
@@ -60,6 +60,20 @@ def test_camera_that_an_environment_does_not_have_is_refused_by_name():
         picture(Coloured(tiny_spec()), "wrist")
 
 
+def test_seen_arm_that_can_brake_brakes_and_another_cannot():
+    class Braking(Coloured):
+        def hold(self):
+            return self.step(None)
+
+    spec, eye = tiny_spec(), Eye((CAMERA,), EYE_PRESETS["tiny"]).eval()
+    shown = replace(spec, objects=eye.fields)
+    env, real = BrakingSeenEnv(Braking(spec), eye, shown), SeenEnv(Coloured(spec), eye, shown)
+    for one in (env, real):
+        one.reset(seed=2)
+    assert np.array_equal(env.hold()[0], real.step(None)[0])
+    assert not hasattr(real, "hold")
+
+
 def test_seen_with_pictures_of_two_sizes_is_refused(tmp_path):
     cameras = (CAMERA, Camera("wrist", 8, 8))
     eye = Eye(cameras, EYE_PRESETS["tiny"])
@@ -71,8 +85,10 @@ def test_seen_with_pictures_of_two_sizes_is_refused(tmp_path):
 
 
 CHAIN = """
-import sys
+from concurrent.futures import ThreadPoolExecutor
+
 from robopolicy.cli import main
+from sim.tasks import find_task
 
 ONE, BOTH = "--processes 1", "--pictures 32 --cameras scene wrist"
 LINES = [
@@ -97,6 +113,14 @@ if __name__ == "__main__":
     assert main("collect --task eye --episodes 1 --out given".split()) == 2
     line = "steer --world pixels --policy policy --dataset rollouts --preset tiny --horizon 8 --out short"
     assert main(line.split()) == 2
+    # The plant of a simulated robot brakes it, in whatever thread it is asked.
+    arm = find_task("eye").make()
+    first, _ = arm.reset(seed=1)
+    with ThreadPoolExecutor(1) as thread:
+        held = thread.submit(arm.hold).result()[0]
+    assert held.shape == first.shape
+    assert abs(held - first)[:3].max() < 0.02  # the hand
+    arm.close()
 """
 
 
