@@ -31,6 +31,8 @@ _PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "fuzz": ("fuzz", ("frames", "crashes", "outcomes", "memory_grown_mb")),
     "soak": ("soak", ("counted", "wall")),
 }
+# What else of a file, as parts of their own.
+_BESIDE = {"gate": ("overhead_ms", "crowded"), "soak": ("counted",)}
 
 
 def main() -> None:
@@ -49,8 +51,7 @@ def summed() -> dict[str, Any]:
         if path.is_file():
             row = read_json(path)
             found[part] = {k: row[k] for k in keys}
-            if part == "gate":
-                found |= {k: row[k] for k in ("overhead_ms", "crowded")}
+            found |= {k: row[k] for k in _BESIDE.get(part, ())}
     return found
 
 
@@ -78,7 +79,7 @@ _LINES: dict[str, Callable[[Any], tuple[str, str]]] = {
         f"{r['p99_period_error_ms']:.1f} ms; {r['machine_p99_ms']:.1f} ms",
     ),
     "overhead_ms": lambda r: (
-        "from a state to its command, p50 and p99",
+        "from a state to its command without the policy's inference, p50 and p99",
         f"{r['p50']:.1f} and {r['p99']:.1f} ms",
     ),
     "crowded": lambda r: (
@@ -94,8 +95,13 @@ _LINES: dict[str, Callable[[Any], tuple[str, str]]] = {
         f"{r['frames']:,}; {r['crashes']}",
     ),
     "soak": lambda r: (
-        f"{r['wall']['minutes']:.0f} minutes over DDS: episodes, kills, holds that were late",
-        f"{r['wall']['episodes']}, {r['wall']['kills']}, {r['wall']['missed_holds']}",
+        f"{r['wall']['minutes']:.0f} minutes over DDS: episodes, kills, holds that were late, growth of the gate",
+        f"{r['wall']['episodes']}, {r['wall']['kills']}, {r['wall']['missed_holds']}, "
+        f"{r['wall']['gate_grown_mb']:.1f} MB",
+    ),
+    "counted": lambda r: (
+        f"{r['hours']:.0f} hours of control on counted clocks with random failures; holds that were late",
+        f"{r['faults']} faults; {r['missed_holds']}",
     ),
     "guards_removed": lambda r: (
         "guards taken away; those whose absence a test noticed",
