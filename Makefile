@@ -2,6 +2,7 @@
 # demo    the whole chain on one task
 # test    all tests, with coverage
 # lint    style and types
+# docs    the site, into build/site; a broken link is an error
 # bench   speed against plain robosuite and Stable-Baselines3
 # bench-truth   the study behind the README's claim, resumable
 # bench-policies   comparisons of policies, resumable
@@ -17,7 +18,7 @@ PACKAGES := robopolicy world_models sim ros_nodes
 STAMP := $(VENV)/.setup-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
 PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test lint bench bench-truth bench-policies bench-deploy bench-pixels bench-gpu faults clean
+.PHONY: setup demo test lint docs bench bench-truth bench-policies bench-deploy bench-pixels bench-gpu faults clean
 TRUTH ?= runs/truth
 # Tasks of which other ways of steering are tried, and other world models.
 PARTS ?= push coffee-pull
@@ -65,6 +66,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+docs: setup
+	$(BIN)/zensical build -f mkdocs.yml --strict
 
 bench: setup
 	mkdir -p benchmarks/results

@@ -95,7 +95,7 @@ _LINES: dict[str, Callable[[Any], tuple[str, str]]] = {
         f"{r['frames']:,}; {r['crashes']}",
     ),
     "soak": lambda r: (
-        f"{r['wall']['minutes']:.0f} minutes over DDS: episodes, kills, holds that were late, growth of the gate",
+        f"{r['wall']['minutes']:.0f} minutes over DDS: episodes, kills, late holds, growth of the gate",
         f"{r['wall']['episodes']}, {r['wall']['kills']}, {r['wall']['missed_holds']}, "
         f"{r['wall']['gate_grown_mb']:.1f} MB",
     ),

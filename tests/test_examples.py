@@ -1,0 +1,31 @@
+"""The examples of docs/own.md run as they stand."""
+
+from __future__ import annotations
+
+import re
+
+from fresh import ROOT, fresh_python
+from tiny_chain import forge
+
+EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "own.md").read_text(), re.DOTALL)
+
+
+def test_examples_of_ones_own_are_short():
+    assert len(EXAMPLES) == 2
+    assert all(text.count("\n") < 60 for text in EXAMPLES)
+
+
+def test_policy_of_ones_own_is_judged(tmp_path):
+    (tmp_path / "drift.py").write_text(EXAMPLES[0])
+    done = fresh_python("drift.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "/4)" in done.stdout
+
+
+def test_steerer_of_ones_own_is_found_in_imagination(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    forge(tmp_path)
+    (tmp_path / "steerer.py").write_text(EXAMPLES[1])
+    done = fresh_python("steerer.py", "world", "policy", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.startswith("imagined success")
