@@ -9,6 +9,7 @@
 # bench-deploy  success over ROS 2, kills, regularity, fuzzing, soak
 # bench-pixels  the chain on pictures of a camera, sized for two cores
 # bench-gpu  the same sized for a graphics processor, with a Meta-World task beside lift
+# matrix  the wheel with each extra, alone and together, on each Python
 # faults  what can go wrong on a robot, and whether each guard is needed
 export OMP_NUM_THREADS := 1
 
@@ -18,7 +19,7 @@ PACKAGES := robopolicy world_models sim ros_nodes
 STAMP := $(VENV)/.setup-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
 PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test lint docs bench bench-truth bench-policies bench-deploy bench-pixels bench-gpu faults clean
+.PHONY: setup demo test lint docs bench bench-truth bench-policies bench-deploy bench-pixels bench-gpu matrix faults clean
 TRUTH ?= runs/truth
 # Tasks of which other ways of steering are tried, and other world models.
 PARTS ?= push coffee-pull
@@ -109,6 +110,9 @@ bench-pixels: setup
 
 bench-gpu: setup
 	$(BIN)/python -m benchmarks.pixels --preset full --tasks lift push --seeds 44 45 46
+
+matrix: setup
+	$(BIN)/python -m benchmarks.matrix
 
 faults: setup
 	$(BIN)/python -m benchmarks.faults

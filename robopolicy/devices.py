@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -27,11 +27,16 @@ class Devices:
 
     Args:
         precision: of the networks; weights, losses and averages stay in float32.
+
+    Raises:
+        BadInput: if there is no such precision.
     """
 
     def __init__(self, precision: Precision = "fp32"):
         from accelerate import PartialState
 
+        if precision not in get_args(Precision):  # autocast would take it for bf16
+            raise BadInput("precision", f"one of {get_args(Precision)}", precision)
         self._state = PartialState(cpu=not torch.cuda.is_available())
         self.device, self.count = torch.device(self._state.device or "cpu"), self._state.num_processes
         self.precision = precision

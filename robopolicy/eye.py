@@ -28,7 +28,14 @@ from robopolicy.nets.eye import Eye, EyeConfig
 from robopolicy.nets.vision import as_floats
 from robopolicy.seeding import torch_seed
 from robopolicy.spec import Spec
-from robopolicy.train import fit, load_optimizer_state, optimizer_state, seeded_init, warm_cosine
+from robopolicy.train import (
+    descend,
+    fit,
+    load_optimizer_state,
+    optimizer_state,
+    seeded_init,
+    warm_cosine,
+)
 from robopolicy.types import Episode
 
 PROGRESS = "progress.safetensors"
@@ -171,8 +178,7 @@ class _Learner:
             group["lr"] = self.config.lr * warm_cosine(index / self.config.steps)
         self.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.eye.parameters(), 1.0)
-        self.optimizer.step()
+        descend(self.optimizer, self.eye.parameters())
         return {"loss": float(loss.detach())}
 
     def state(self) -> dict[str, Tensor]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
+import hashlib
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from robopolicy.errors import RoboPolicyError
+from robopolicy.errors import BadInput, RoboPolicyError
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -33,6 +37,44 @@ def stop_on_signals() -> threading.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     return stop
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Sees to it that no other process of this machine writes into `folder` meanwhile.
+
+    The lock is a file elsewhere, as nothing may be written into a folder that is refused, and it is gone
+    with whoever holds it, killed or not.
+
+    Raises:
+        BadInput: naming the process that writes there.
+    """
+    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    path = Path(tempfile.gettempdir()) / f"robopolicy-{os.getuid()}-{name}.lock"
+    lock = _locked(path, folder)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(lock)
+
+
+def _locked(path: Path, folder: Path) -> int:
+    """The lock file `path` of `folder`, opened, locked and with the number of this process in it."""
+    while True:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(lock, 20).decode()
+            os.close(lock)
+            got = f"{folder} (process {holder} writes there)"
+            raise BadInput("out", "a folder that nobody else writes into", got) from None
+        if os.fstat(lock).st_nlink:
+            os.truncate(lock, 0)
+            os.write(lock, str(os.getpid()).encode())
+            return lock
+        os.close(lock)  # whoever held it deleted it after it was opened here
 
 
 class Processes:

@@ -13,7 +13,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,8 @@ from robopolicy.errors import BadInput
 
 Role = Literal["point", "joint", "rotation", "command", "other"]
 _ROLES = ("point", "joint", "rotation", "command", "other")
+# Types of what is no list, as annotated below.
+_TYPES: dict[str, Any] = {"str": str, "Role": str, "int": int, "float": float | int}
 SPEC_FILE = "spec.json"
 _MOST_PIXELS = 8192
 
@@ -211,8 +213,9 @@ class Spec:
                 "spec", f"the keys {sorted(wanted)}", list(data) if isinstance(data, Mapping) else data
             )
         try:
+            _check_types(cls, data, "spec")
             groups = {g: tuple(_field(x) for x in data[g]) for g in ("proprio", "objects", "action")}
-            cameras = tuple(Camera(**c) for c in data.get("cameras", ()))
+            cameras = tuple(_camera(c) for c in data.get("cameras", ()))
             return cls(**{**data, **groups, "cameras": cameras})
         except (TypeError, ValueError, AttributeError) as e:
             raise BadInput("spec", "fields of the right types", e) from e
@@ -227,7 +230,7 @@ class Spec:
             raise BadInput(str(path), "a Spec saved by robopolicy", "no such file")
         try:
             return cls.from_dict(json.loads(path.read_text()))
-        except (json.JSONDecodeError, BadInput) as e:
+        except (ValueError, RecursionError, BadInput) as e:
             raise BadInput(str(path), "a valid Spec", e) from e
 
     @cached_property
@@ -240,9 +243,8 @@ class Spec:
         """Refuses `what` if its Spec `other` differs from this one, naming each difference."""
         if other.fingerprint == self.fingerprint:
             return
-        mine, theirs = self.to_dict(), other.to_dict()
-        keys = [k for k in {**mine, **theirs} if mine.get(k) != theirs.get(k)]
-        wanted, got = (", ".join(f"{k}={_short(d.get(k, []))}" for k in keys) for d in (mine, theirs))
+        differing = list(_differences(self.to_dict(), other.to_dict()))
+        wanted, got = (", ".join(f"{d[0]}={d[i]}" for d in differing) for i in (1, 2))
         raise BadInput(f"{what} spec", wanted, got)
 
 
@@ -250,7 +252,41 @@ def _field(data: Mapping[str, Any]) -> Field:
     wanted = {f.name for f in dataclasses.fields(Field)}
     if set(data) != wanted:
         raise BadInput("spec field", f"the keys {sorted(wanted)}", sorted(data))
+    _check_types(Field, data, "spec field")
     return Field(**{**data, "elements": tuple(data["elements"])})
+
+
+def _camera(data: Mapping[str, Any]) -> Camera:
+    _check_types(Camera, data, "spec camera")
+    return Camera(**data)
+
+
+def _check_types(kind: type, data: Mapping[str, Any], where: str) -> None:
+    """Refuses values that a Spec's file cannot hold there: Python itself would take them."""
+    for f in dataclasses.fields(kind):
+        if f.name not in data:
+            continue
+        value = data[f.name]
+        if str(f.type).startswith("tuple"):
+            fits = isinstance(value, list | tuple)
+            fits = fits and ("str" not in str(f.type) or all(isinstance(x, str) for x in value))
+        else:
+            fits = isinstance(value, _TYPES[str(f.type)]) and not isinstance(value, bool)
+        if not fits:
+            raise BadInput(f"{where}.{f.name}", f"a value of type {f.type}", repr(value))
+
+
+def _differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Name and both values of whatever differs; of fields with the same names, what of them does."""
+    for key in {**mine, **theirs}:
+        a, b = mine.get(key, ()), theirs.get(key, ())
+        if a == b:
+            continue
+        if not isinstance(a, list | tuple) or _short(a) != _short(b):
+            yield key, _short(a), _short(b)
+            continue
+        for x, y in zip(a, b, strict=True):
+            yield from ((f"{key}.{x['name']}.{k}", x[k], y[k]) for k in x if x[k] != y[k])
 
 
 def _ranges(fields: tuple[Field, ...]) -> np.ndarray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +21,12 @@ from robopolicy.checkpoint import load_tensors, save_tensors
 from robopolicy.errors import BadInput, Interrupted, RoboPolicyError
 from robopolicy.progress import Progress
 from robopolicy.seeding import torch_seed
+
+_KEPT = "last progress kept"
+
+
+class NotFinite(RoboPolicyError):
+    """A gradient holds NaN or infinity; it was not applied."""
 
 
 class Learner(Protocol):
@@ -70,7 +76,8 @@ def fit(
 
     Raises:
         Interrupted: on Ctrl-C, after saving.
-        RoboPolicyError: if the loss is not finite; the step's weights are not saved.
+        RoboPolicyError: if the loss or what was learned is not finite, or the device's memory full; the
+            progress saved last is kept.
     """
     start = 0
     if progress_file and progress_file.is_file():
@@ -83,7 +90,12 @@ def fit(
     def save(next_step: int) -> None:
         if progress_file and saves:
             meta = {"config": _plain(config), "steps": steps, "seed": seed, "next": next_step}
-            save_tensors(progress_file, learner.state(), meta)
+            state = learner.state()
+            spoiled = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
+            if spoiled:
+                found = ", ".join(spoiled[:4])
+                raise RoboPolicyError(f"{label}: not finite after step {next_step}: {found}; {_KEPT}")
+            save_tensors(progress_file, state, meta)
 
     generator = torch.Generator()
     rows: list[dict[str, float]] = []
@@ -91,9 +103,15 @@ def fit(
     with Progress(label, steps, start, quiet) as bar, _interruptible() as interrupted:
         for i in range(start, steps):
             generator.manual_seed(torch_seed(seed, "step", i))
-            metrics = learner.step(i, generator)
+            try:
+                metrics = learner.step(i, generator)
+            except torch.OutOfMemoryError as e:
+                cure = "take a smaller --preset or batch, or fewer pixels"
+                raise RoboPolicyError(f"{label}: memory is full at step {i}; {cure}; {_KEPT}") from e
+            except NotFinite as e:
+                raise RoboPolicyError(f"{label}: {e} at step {i}; {_KEPT}") from e
             if not math.isfinite(metrics["loss"]):
-                raise RoboPolicyError(f"{label}: loss is {metrics['loss']} at step {i}; last progress kept")
+                raise RoboPolicyError(f"{label}: loss is {metrics['loss']} at step {i}; {_KEPT}")
             if i % every == 0 or i == steps - 1:
                 rows.append({"step": i, **metrics})
             if on_step:
@@ -141,6 +159,18 @@ def _plain(config: dict | None) -> dict:
     import json
 
     return json.loads(json.dumps(config or {}))
+
+
+def descend(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], longest: float = 1.0) -> None:
+    """Applies the gradients of `parameters`, shortened together to a norm of at most `longest`.
+
+    Raises:
+        NotFinite: if one of them is not finite; then nothing changes.
+    """
+    norm = torch.nn.utils.clip_grad_norm_(parameters, longest)
+    if not torch.isfinite(norm):
+        raise NotFinite(f"norm of the gradient is {float(norm)}")
+    optimizer.step()
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:

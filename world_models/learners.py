@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robopolicy.config import WorldConfig
-from robopolicy.train import load_optimizer_state, optimizer_state, warm_cosine
+from robopolicy.train import descend, load_optimizer_state, optimizer_state, warm_cosine
 from world_models.regressor import Regressor
 from world_models.state import StateWorldModel
 from world_models.statistics import fit_errors, folds, targets
@@ -39,8 +39,7 @@ class _NetLearner:
         loss = self.loss(torch.cat([self.rows[everywhere], self.near[picked]]), generator)
         self.optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        self.optimizer.step()
+        descend(self.optimizer, self.net.parameters())
         decay = min(_EMA, (1 + index) / (10 + index))
         own = self.net.state_dict()
         torch._foreach_lerp_(list(self.average.values()), [own[k] for k in self.average], 1 - decay)

@@ -39,7 +39,7 @@ def paths(kind: ProcessKind) -> str:
         assert isinstance(made, Beso)
         sigma = made.sigma(level)
         skip, out, inp = made.factors(sigma)
-        seen.append(x / inp)
+        seen.append(x / inp / sigma.clamp_min(1))  # drawn in units of the noise while that is the larger
         return (clean(x / inp, torch.ones(()), sigma) - skip * x / inp) / out
 
     share = (torch.arange(_LINES) + 0.5) / _LINES

@@ -9,7 +9,19 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from robopolicy.cli import bench, collect, convert, deploy, diagnose, doctor, judge, learn, merge, world
+from robopolicy.cli import (
+    bench,
+    collect,
+    convert,
+    dataset,
+    deploy,
+    diagnose,
+    doctor,
+    judge,
+    learn,
+    merge,
+    world,
+)
 from robopolicy.cli.common import show
 from robopolicy.cli.demo import Demo
 from robopolicy.errors import BadInput, Interrupted, RoboPolicyError
@@ -29,6 +41,7 @@ def demo(args: Demo) -> int:
 VERBS: dict[str, tuple[type, Callable[[Any], dict[str, Any] | int]]] = {
     "collect": (collect.Collect, collect.collect),
     "convert": (convert.Convert, convert.convert),
+    "dataset": (dataset.Dataset, dataset.dataset),
     "train-eye": (world.TrainEye, world.train_eye),
     "train": (learn.Train, learn.train),
     "merge": (merge.Merge, merge.merge),

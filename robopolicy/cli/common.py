@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -43,23 +43,25 @@ def run(verb: str, args: HasOut, settings: Any, work: Callable[[], Result]) -> R
         work: returns the verb's own fields.
 
     Raises:
-        BadInput: if the folder holds something else; nothing has been written.
+        BadInput: if the folder holds something else, or another process writes there; nothing has been
+            written.
     """
-    from robopolicy.processes import leads
+    from robopolicy.processes import alone, leads
     from robopolicy.results import PeakMemory, Stopwatch, write_result
 
     config = {"args": plain(args), "settings": plain(settings) if settings else {}}
-    done = _finished(verb, args.out, config)
-    if done is not None:
-        say(f"{args.out} is finished already: nothing to do (delete it to start over)")
-        return done
-    watch = Stopwatch()
-    with PeakMemory() as memory, watch.stage(verb):
-        fields = work()
-    measured = {"wall_clock_s": watch.seconds[verb], "peak_memory_mb": memory.mb}
-    if not leads():
-        return {"verb": verb, "config": config, **fields, **measured}
-    return write_result(args.out, verb, {"config": config, **fields, **measured})
+    with alone(args.out) if leads() else nullcontext():
+        done = _finished(verb, args.out, config)
+        if done is not None:
+            say(f"{args.out} is finished already: nothing to do (delete it to start over)")
+            return done
+        watch = Stopwatch()
+        with PeakMemory() as memory, watch.stage(verb):
+            fields = work()
+        measured = {"wall_clock_s": watch.seconds[verb], "peak_memory_mb": memory.mb}
+        if not leads():
+            return {"verb": verb, "config": config, **fields, **measured}
+        return write_result(args.out, verb, {"config": config, **fields, **measured})
 
 
 def _finished(verb: str, out: Path, config: Result) -> Result | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -13,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from robopolicy.checkpoint import is_sealed, open_sealed, read_json
-from robopolicy.data.film import decoded
-from robopolicy.data.writer import SIDECAR, check_episode, journal_files, read_journal
-from robopolicy.errors import BadInput
+from robopolicy.data.film import content, decoded, mapped
+from robopolicy.data.writer import SIDECAR, check_episode, journal_files, read_journal, recorded_content
+from robopolicy.errors import BadInput, RoboPolicyError
 from robopolicy.spec import Spec
 from robopolicy.types import Episode
 
@@ -51,11 +50,27 @@ def load_episodes(roots: list[Path]) -> list[Episode]:
     episodes: list[Episode] = []
     for root in roots:
         spec, _ = dataset_info(root)
-        own = _finished(root, spec) if is_sealed(root) else [read_journal(p)[0] for p in journal_files(root)]
+        own = recorded_episodes(root)
         for i, episode in enumerate(own):
             check_episode(episode, spec, f"{root} episode {i}")
+        if is_sealed(root):  # last, as the other checks say more of what is wrong
+            _check_content(root)
         episodes += own
     return episodes
+
+
+def recorded_episodes(root: Path) -> list[Episode]:
+    """The episodes of one dataset as they are, their numbers not looked at."""
+    if is_sealed(root):
+        return _finished(root, dataset_info(root)[0])
+    return [read_journal(p)[0] for p in journal_files(root)]
+
+
+def _check_content(root: Path) -> None:
+    """Refuses frames or videos in which a single byte has changed; older recordings do not say."""
+    now = recorded_content(root)
+    if read_json(root / SIDECAR).get("content", now) != now:
+        raise BadInput(f"{root}/data, videos", "the frames that were recorded", "others")
 
 
 def _finished(root: Path, spec: Spec) -> list[Episode]:
@@ -104,10 +119,7 @@ def _decoded(root: Path, columns: dict[str, int]) -> dict[str, np.ndarray]:
     files = sorted((root / "data").rglob("*.parquet"))
     if not files:
         raise BadInput(f"{root}/data", "parquet files", "none")
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
-    folder = root / _CACHE / digest.hexdigest()[:16]
+    folder = root / _CACHE / content(files)[:16]
     if not folder.is_dir():
         try:
             frames = pa.concat_tables([pq.read_table(f, columns=list(columns)) for f in files])
@@ -115,28 +127,32 @@ def _decoded(root: Path, columns: dict[str, int]) -> dict[str, np.ndarray]:
             raise BadInput(f"{root}/data", "whole parquet files with our columns", e) from e
         arrays = {n: _matrix(frames.column(n), size, f"{root}/data:{n}") for n, size in columns.items()}
         _publish(arrays, folder)
-    return {c: np.load(folder / f"{c}.npy", mmap_mode="c", allow_pickle=False) for c in columns}
+    return {c: mapped(folder / f"{c}.npy") for c in columns}
 
 
 def _publish(arrays: dict[str, np.ndarray], folder: Path) -> None:
     """Writes `folder` whole or not at all; another process that does the same may be first."""
     temp = folder.with_name(f".{folder.name}.{os.getpid()}")
     temp.mkdir(parents=True, exist_ok=True)
-    for name, array in arrays.items():
-        np.save(temp / f"{name}.npy", array)
     try:
+        for name, array in arrays.items():
+            np.save(temp / f"{name}.npy", array)
         temp.rename(folder)
-    except OSError:
+    except OSError as e:
         if not folder.is_dir():
-            raise
-        shutil.rmtree(temp)
+            raise RoboPolicyError(f"{folder} cannot be written: {e}") from e
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
 
 
 def _matrix(column: pa.ChunkedArray, size: int, where: str) -> np.ndarray:
     values = column.combine_chunks()
     if pa.types.is_nested(values.type):
         values = values.flatten()
-    array = values.to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(column), -1)
+    try:
+        array = values.to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(column), -1)
+    except (ValueError, TypeError) as e:
+        raise BadInput(where, f"{size} numbers per frame", e) from e
     if array.shape[1] != size:
         raise BadInput(where, f"{size} numbers per frame", array.shape[1])
     return array

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,13 +31,30 @@ def decoded(root: Path, camera: Camera, frames: int) -> np.ndarray:
     files = sorted(folder.rglob("*.mp4"))
     if not files:
         raise BadInput(str(folder), "videos", "none")
+    path = root / _CACHE / f"{camera.name}-{content(files)[:16]}.npy"
+    if not path.is_file():
+        _decode(files, camera, frames, path)
+    return mapped(path)
+
+
+def content(files: Iterable[Path]) -> str:
+    """sha256 of what is in some files."""
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.read_bytes())
-    path = root / _CACHE / f"{camera.name}-{digest.hexdigest()[:16]}.npy"
-    if not path.is_file():
-        _decode(files, camera, frames, path)
-    return np.load(path, mmap_mode="c", allow_pickle=False)
+    return digest.hexdigest()
+
+
+def mapped(path: Path) -> np.ndarray:
+    """An array that was decoded before, memory-mapped.
+
+    Raises:
+        BadInput: if it is damaged; its folder can be deleted, it is decoded again then.
+    """
+    try:
+        return np.load(path, mmap_mode="c", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as e:
+        raise BadInput(str(path), "a whole array (delete the folder .cache: it is made again)", e) from e
 
 
 def _decode(files: list[Path], camera: Camera, frames: int, path: Path) -> None:

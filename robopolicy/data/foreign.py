@@ -21,6 +21,8 @@ from robopolicy.types import Episode
 
 # By how much more than what was seen a state may be, as a share of its spread.
 _MARGIN = 0.25
+# LeRobot's own tolerance.
+_CLOCK_SLACK_S = 1e-4
 _PROPRIO, _OBJECTS = "observation.state", "observation.environment_state"
 _IMAGES = "observation.images."
 Ended = Literal["recorded", "success", "failure"]
@@ -160,13 +162,16 @@ def read_lerobot(folder: Path, cameras: Sequence[str] | None = None) -> Recordin
         raise BadInput(f"{folder}/meta/info.json:features", wanted, sorted(features))
     flags = [c for c in ("next.success", "next.reward") if c in features][:1]
     files = sorted((folder / "data").rglob("*.parquet"))
-    read = ["episode_index", *columns, "action", *flags]
+    clock = ["timestamp"] if "timestamp" in features else []
+    read = ["episode_index", *columns, "action", *flags, *clock]
     try:
         table = pa.concat_tables([pq.read_table(f, columns=read) for f in files])
-    except (pa.ArrowException, OSError) as e:
+        at = table["episode_index"].to_numpy()
+        arrays = {c: np.asarray(table[c].to_pylist(), np.float32).reshape(len(at), -1) for c in read[1:]}
+    except (pa.ArrowException, OSError, ValueError, TypeError) as e:
         raise BadInput(f"{folder}/data", f"whole parquet files with {read}", e) from e
-    at = table["episode_index"].to_numpy()
-    arrays = {c: np.asarray(table[c].to_pylist(), np.float32).reshape(len(at), -1) for c in read[1:]}
+    if clock:
+        _check_clock(folder, at, table["timestamp"].to_numpy(), float(info["fps"]))
     kept = _cameras(features, cameras)
     films = {c.name: decoded(folder, c, len(at)) for c in kept}
     episodes, pictures = [], []
@@ -185,6 +190,19 @@ def read_lerobot(folder: Path, cameras: Sequence[str] | None = None) -> Recordin
     names = {c: tuple(n) for c, n in named.items() if isinstance(n, list) and len(n) == arrays[c].shape[1]}
     robot, fps = str(info.get("robot_type") or "robot"), float(info["fps"])
     return Recording(robot, folder.name, fps, episodes, names, kept, pictures)
+
+
+def _check_clock(folder: Path, episode: np.ndarray, times: np.ndarray, fps: float) -> None:
+    """Refuses frames that do not follow each other at the rate that the dataset says it has."""
+    if fps <= 0:
+        raise BadInput(f"{folder}/meta/info.json:fps", "a rate in Hz", fps)
+    slack = _CLOCK_SLACK_S + 2 * np.spacing(np.float32(np.abs(times[np.isfinite(times)]).max(initial=0)))
+    step, same = np.diff(times.astype(float)), np.diff(episode) == 0
+    off = same & ~(np.abs(step - 1 / fps) <= slack)
+    if off.any():
+        frame = int(off.argmax()) + 1
+        where = f"{folder}/data:timestamp of frame {frame}, episode {episode[frame]}"
+        raise BadInput(where, f"1/{fps:g} s after the one before", f"{step[frame - 1]:g} s")
 
 
 def _cameras(features: dict[str, Any], wanted: Sequence[str] | None) -> tuple[Camera, ...]:

@@ -20,8 +20,17 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from robopolicy.checkpoint import is_sealed, load_tensors, read_json, save_tensors, seal, write_json
-from robopolicy.errors import BadInput
+from robopolicy.checkpoint import (
+    is_sealed,
+    load_tensors,
+    read_json,
+    save_spec,
+    save_tensors,
+    seal,
+    write_json,
+)
+from robopolicy.data.film import content
+from robopolicy.errors import BadInput, RoboPolicyError
 from robopolicy.spec import Spec
 from robopolicy.types import Episode
 
@@ -73,7 +82,7 @@ class EpisodeWriter:
         check_episode(episode, self.spec, f"episode {len(self._done)}")
         if not (self.journal / _SETTINGS).is_file():
             self.journal.mkdir(parents=True, exist_ok=True)
-            self.spec.save(self.journal)
+            save_spec(self.spec, self.journal)
             write_json(self.journal / _SETTINGS, self.settings)
         arrays = {n: getattr(episode, n) for n in _ARRAYS}
         arrays |= {f"{_PICTURES}{n}": frames for n, frames in episode.pictures.items()}
@@ -90,7 +99,11 @@ class EpisodeWriter:
         episodes = sorted(self._done, key=lambda e: e.seed)
         build = self.root / "build"
         shutil.rmtree(build, ignore_errors=True)
-        _build(build, self.spec, self.task, episodes)
+        try:
+            _build(build, self.spec, self.task, episodes)
+        except OSError as e:
+            shutil.rmtree(build, ignore_errors=True)
+            raise RoboPolicyError(f"{build} cannot be written, the recording is kept: {e}") from e
         for part in ("meta", "data", *(["videos"] if self.spec.cameras else [])):
             shutil.rmtree(self.root / part, ignore_errors=True)
             (build / part).rename(self.root / part)
@@ -100,7 +113,8 @@ class EpisodeWriter:
             | {"length": e.length, "chunk_starts": e.chunk_starts.tolist(), "doubt": e.doubt.tolist()}
             for e in episodes
         ]
-        write_json(self.root / SIDECAR, {"task": self.task, "settings": self.settings, "episodes": rows})
+        about = {"task": self.task, "settings": self.settings, "content": recorded_content(self.root)}
+        write_json(self.root / SIDECAR, {**about, "episodes": rows})
         seal(self.root, "dataset", self.spec, [SIDECAR])
         shutil.rmtree(self.journal)
 
@@ -110,6 +124,12 @@ class EpisodeWriter:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is None:
             self.close()
+
+
+def recorded_content(root: Path) -> str:
+    """sha256 of the frames and videos of a finished dataset."""
+    found = (p for kind in ("data", "videos") for p in (root / kind).rglob("*"))
+    return content(sorted(p for p in found if p.is_file()))
 
 
 def journal_files(root: Path) -> list[Path]:

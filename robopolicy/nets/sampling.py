@@ -101,13 +101,16 @@ class Beso:
     """A score model in continuous time (Reuss et al. 2023, arXiv 2304.02532; Karras et al. 2022, table 1).
 
     D(x) = c_skip x + c_out F(c_in x) with a data spread of 1/2; noise levels of training are log-logistic;
-    sampling takes exponentially falling levels in deterministic steps (DPM-solver of order 1).
+    sampling takes exponentially falling levels in deterministic steps (DPM-solver of order 1). It begins at
+    80, as EDM does: at BESO's own 1 an action can still be seen through the noise, so that sampling, which
+    begins with noise alone, begins where training never was. For the same reason levels of training are
+    spread twice as widely.
 
     Args:
         steps: of sampling; three are enough.
     """
 
-    _SPREAD, _LOW, _HIGH, _SCALE = 0.5, 0.005, 1.0, 0.5
+    _SPREAD, _LOW, _HIGH, _SCALE = 0.5, 0.005, 80.0, 1.0
 
     def __init__(self, steps: int):
         levels = torch.linspace(math.log(self._HIGH), math.log(self._LOW), steps).exp()

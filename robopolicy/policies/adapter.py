@@ -38,7 +38,7 @@ from lerobot.utils.constants import (
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from robopolicy.checkpoint import load_strict, load_tensors, tensor_hash
+from robopolicy.checkpoint import load_strict, load_tensors, plain_name, read_json, tensor_hash
 from robopolicy.errors import BadInput
 from robopolicy.protocols import Carry
 from robopolicy.seeding import stream
@@ -180,8 +180,7 @@ def open_lerobot(folder: Path, spec: Spec, config: PreTrainedConfig) -> LeRobotP
         got = f"{own.n_action_steps} of the steps {acted[0]} to {acted[-1]}"
         raise BadInput(f"{where}:n_action_steps", f"{spec.chunk}, the Spec's chunk, from step 0 on", got)
     for name in PROCESSORS:
-        if not (folder / f"{name}.json").is_file():
-            raise BadInput(f"{folder}/{name}.json", "LeRobot's processor", "no such file")
+        check_processor(folder, f"{name}.json")
     config.device = "cpu"
     try:
         with seeded_init(0):  # the weights are replaced at once
@@ -200,6 +199,22 @@ def open_lerobot(folder: Path, spec: Spec, config: PreTrainedConfig) -> LeRobotP
     if spoiled:
         raise BadInput(str(folder), "finite statistics", f"NaN or infinity in {spoiled}")
     return policy
+
+
+def check_processor(folder: Path, name: str) -> None:
+    """Refuses a LeRobot processor that names code to be run, or a file that is not beside it.
+
+    LeRobot would import any class by its path, and look on the Hub for a file that is missing.
+    """
+    steps = read_json(folder / name).get("steps")
+    if not isinstance(steps, list) or not all(isinstance(s, dict) for s in steps):
+        raise BadInput(f"{folder}/{name}:steps", "a list of steps", steps)
+    for step in steps:
+        if "class" in step or not isinstance(step.get("registry_name"), str):
+            raise BadInput(f"{folder}/{name}", "steps that LeRobot knows by name", step.get("class", step))
+        file = step.get("state_file")
+        if file is not None and not (plain_name(file) and (folder / file).is_file()):
+            raise BadInput(f"{folder}/{name}:state_file", "a file beside it", repr(file))
 
 
 def _with_shared(core: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

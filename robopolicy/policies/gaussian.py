@@ -132,7 +132,7 @@ def load_gaussian(folder: Path, spec: Spec) -> GaussianPolicy:
     """
     config = read_json(folder / _CONFIG)
     width, blocks = config.get("width"), config.get("blocks")
-    known = set(config) == {"type", "width", "blocks"}
+    known = set(config) == {"type", "width", "blocks"} and config["type"] == TYPE
     if not known or type(width) is not int or type(blocks) is not int or min(width, blocks) < 1:
         raise BadInput(f"{folder / _CONFIG}", "type, and positive integers width and blocks", config)
     policy = GaussianPolicy(spec, width, blocks, Generator().manual_seed(0))

@@ -14,7 +14,7 @@ from robopolicy.nets.mlp import sinusoid
 from robopolicy.nets.task import read
 from robopolicy.nets.vision import as_floats
 from robopolicy.policies.load import ChunkPolicy
-from robopolicy.train import load_optimizer_state, optimizer_state, warm_cosine
+from robopolicy.train import descend, load_optimizer_state, optimizer_state, warm_cosine
 
 # Numbers by which the helper of `MemoryLearner` is told how long ago.
 _LAG_SIZE = 16
@@ -93,8 +93,7 @@ class PolicyLearner:
         loss.backward()
         whole = loss.detach().clone()
         self.devices.add_up([p.grad for p in self.trained.parameters() if p.grad is not None] + [whole])
-        nn.utils.clip_grad_norm_(self.trained.parameters(), 1.0)
-        self.optimizer.step()
+        descend(self.optimizer, self.trained.parameters())
         self.ema.update(self.policy.core)
         return {"loss": float(whole)}
 

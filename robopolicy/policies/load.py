@@ -24,7 +24,14 @@ from robopolicy.checkpoint import (
 )
 from robopolicy.errors import BadInput
 from robopolicy.nets.inpainting import Known
-from robopolicy.policies.adapter import CONFIG, MODEL, LeRobotPolicy, check_features, open_lerobot
+from robopolicy.policies.adapter import (
+    CONFIG,
+    MODEL,
+    LeRobotPolicy,
+    check_features,
+    check_processor,
+    open_lerobot,
+)
 from robopolicy.policies.diffusion.configuration_chunk_diffusion import ChunkDiffusionConfig
 from robopolicy.policies.diffusion.modeling_chunk_diffusion import ChunkDiffusionPolicy
 from robopolicy.policies.gaussian import TYPE, GaussianPolicy, load_gaussian
@@ -172,6 +179,7 @@ def _open_chunk(folder: Path, spec: Spec, config: ChunkDiffusionConfig) -> Chunk
 
 def _stats(folder: Path) -> dict[str, dict[str, Tensor]]:
     """The statistics that LeRobot's normaliser in `folder` holds."""
+    check_processor(folder, PREPROCESSOR)
     pipeline = PolicyProcessorPipeline.from_pretrained(folder, config_filename=PREPROCESSOR)
     steps = [s for s in pipeline.steps if isinstance(s, NormalizerProcessorStep)]
     if len(steps) != 1:

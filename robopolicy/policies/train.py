@@ -34,11 +34,14 @@ from robopolicy.policies.diffusion.processor_chunk_diffusion import make_chunk_d
 from robopolicy.policies.learners import make_learner
 from robopolicy.policies.load import ChunkPolicy, different_make, load_policy
 from robopolicy.processes import leads
+from robopolicy.progress import console
 from robopolicy.seeding import torch_seed
 from robopolicy.spec import Spec
 from robopolicy.train import fit, seeded_init
 
 CARD = "README.md"
+# What hardly moves in the data must not be blown up when it moves on the robot.
+_LEAST_STD = 1e-3
 
 
 def new_policy(spec: Spec, config: PolicyConfig, data: PolicyWindows, seed: int) -> ChunkPolicy:
@@ -86,7 +89,7 @@ def new_policy(spec: Spec, config: PolicyConfig, data: PolicyWindows, seed: int)
 def statistics(spec: Spec, data: PolicyWindows) -> dict[str, dict[str, Tensor]]:
     """Mean and std of the states seen; the action's range is the Spec's."""
     last = data.obs(torch.arange(len(data)))[:, -1]
-    mean, std = last.mean(0), last.std(0, correction=0).clamp_min(1e-3)
+    mean, std = last.mean(0), last.std(0, correction=0).clamp_min(_LEAST_STD)
     n = spec.proprio_dim
     low, high = torch.from_numpy(spec.action_range)
     return {
@@ -94,6 +97,12 @@ def statistics(spec: Spec, data: PolicyWindows) -> dict[str, dict[str, Tensor]]:
         OBS_ENV_STATE: {"mean": mean[n:], "std": std[n:]},
         ACTION: {"min": low, "max": high},
     }
+
+
+def unmoved(policy: ChunkPolicy) -> list[str]:
+    """Names of the state's numbers that do not tell the policy anything, as they hardly move in its data."""
+    least = (policy.std <= _LEAST_STD).tolist()
+    return [name for name, still in zip(policy.spec.state_names, least, strict=True) if still]
 
 
 def train_policy(
@@ -115,7 +124,7 @@ def train_policy(
         log: where scalars of each update are written to.
 
     Returns:
-        Number of episodes and windows, and the loss curve.
+        Number of episodes and windows, names of what is "unmoved" in them, and the loss curve.
 
     Raises:
         BadInput: if the data is unusable; nothing has been written.
@@ -134,6 +143,11 @@ def train_policy(
     devices = Devices(config.precision)
     with seeded_init(torch_seed(seed, "policy-helpers")):
         learner = make_learner(policy, data, config, devices)
+    still = unmoved(policy)
+    if still and leads():
+        console.print(
+            f"policy: hardly moves in this data: {', '.join(still)}", style="yellow", highlight=False
+        )
     out.mkdir(parents=True, exist_ok=True)
     settings = {
         **dataclasses.asdict(config),
@@ -156,7 +170,7 @@ def train_policy(
     if leads():
         save_policy(policy.cpu(), out, seen)
     devices.wait()
-    return {**seen, "curve": curve}
+    return {**seen, "unmoved": still, "curve": curve}
 
 
 def _continued(fresh: ChunkPolicy, init: Path) -> ChunkPolicy:

@@ -12,7 +12,7 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from robopolicy.data.windows import PolicyWindows
 from robopolicy.policies.gaussian import ActionPlayer, GaussianPolicy
@@ -21,7 +21,7 @@ from robopolicy.refine.config import GaussianConfig, RefineConfig
 from robopolicy.steering.imagination import ImaginedEnv, Slots
 from robopolicy.steering.networks import Mlp
 from robopolicy.steering.ppo import ClippedPpo
-from robopolicy.train import warm_cosine
+from robopolicy.train import descend, warm_cosine
 from robopolicy.types import Episode
 
 
@@ -93,6 +93,5 @@ def distilled(
             group["lr"] = own.distil_lr * warm_cosine(i / own.distil_updates)
         adam.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(new.parameters(), 1.0)
-        adam.step()
+        descend(adam, new.parameters())
     return new

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -79,6 +80,8 @@ class BestKeeper:
     def judge(self, done: int) -> None:
         """Evaluates what is there after `done` steps."""
         rate = self.validate(self.kept)
+        if not isfinite(rate.low):  # it would be the best for ever, as nothing is more than NaN
+            raise RoboPolicyError(f"the evaluation after {done} steps says {rate.low}")
         if self.best_at < 0 or rate.low > self.curve[self.best_at][1].low:
             self.best_at = len(self.curve)
             self.best = {k: v.clone() for k, v in self.kept.state_dict().items()}

@@ -136,16 +136,6 @@ def test_state_out_of_range_is_refused(tmp_path):
         writer(tmp_path / "set").add(replace(EPISODES[0], states=states))
 
 
-def test_empty_episode_is_refused(tmp_path):
-    with pytest.raises(BadInput, match="L >= 1"):
-        writer(tmp_path / "set").add(episode(SPEC, 0, 0, False))
-
-
-def test_empty_dataset_is_refused(tmp_path):
-    with pytest.raises(BadInput, match="at least one episode"):
-        writer(tmp_path / "set").close()
-
-
 def test_recording_with_another_spec_or_other_settings_is_refused(tmp_path):
     writer(tmp_path / "set").add(EPISODES[0])
     with pytest.raises(BadInput, match="horizon"):
@@ -157,30 +147,6 @@ def test_recording_with_another_spec_or_other_settings_is_refused(tmp_path):
 def test_finished_dataset_is_not_recorded_into(finished):
     with pytest.raises(BadInput, match="finished"):
         writer(finished)
-
-
-def test_truncated_parquet_is_refused(dataset):
-    data = parquet(dataset).read_bytes()
-    parquet(dataset).write_bytes(data[: len(data) // 2])
-    with pytest.raises(BadInput, match="data"):
-        load_episodes([dataset])
-
-
-def test_missing_parquet_is_refused(dataset):
-    shutil.rmtree(dataset / "data")
-    with pytest.raises(BadInput, match="parquet"):
-        load_episodes([dataset])
-
-
-def test_not_a_number_in_parquet_is_refused_by_name(dataset):
-
-    table = pq.read_table(parquet(dataset)).to_pydict()
-    table["action"][6][2] = float("nan")
-    import pyarrow as pa
-
-    pq.write_table(pa.table(table), parquet(dataset))
-    with pytest.raises(BadInput, match=r"episode 2 action\.move\.2"):
-        load_episodes([dataset])
 
 
 def test_truncated_journal_is_refused_by_name(tmp_path):

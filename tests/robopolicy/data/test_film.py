@@ -87,18 +87,10 @@ def test_pictures_that_do_not_fit_the_spec_are_refused_and_nothing_written(tmp_p
     assert not (tmp_path / "set").exists()
 
 
-@pytest.mark.parametrize("how", ["cut", "gone", "count", "size"])
-def test_damaged_videos_are_refused_by_file(dataset, how):
-    camera, frames = SPEC.cameras[0], sum(e.length for e in filmed())
-    video = next((dataset / "videos/observation.images.front").rglob("*.mp4"))
-    if how == "cut":
-        video.write_bytes(video.read_bytes()[:-200])
-    elif how == "gone":
-        video.unlink()
-    elif how == "count":
-        frames += 1
-    else:
-        camera = Camera("front", 16, 16)
+@pytest.mark.parametrize("how", ["count", "size"])
+def test_videos_that_are_no_pictures_of_the_camera_are_refused_by_file(dataset, how):
+    frames = sum(e.length for e in filmed()) + (how == "count")
+    camera = SPEC.cameras[0] if how == "count" else Camera("front", 16, 16)
     with pytest.raises(BadInput, match=r"observation\.images\.front"):
         decoded(dataset, camera, frames)
     assert not list(dataset.glob(".cache/*front*"))

@@ -92,12 +92,13 @@ def test_corrupt_target_is_on_average_what_the_best_network_says(kind, predictio
 
 def test_beso_levels_of_training_are_those_of_sampling():
     made = Beso(3)
-    _, level, _ = made.corrupt(torch.zeros(5000, 1, 1), torch.Generator().manual_seed(0))
+    _, level, _ = made.corrupt(torch.zeros(50_000, 1, 1), torch.Generator().manual_seed(0))
     sigma = made._LOW * (made._HIGH / made._LOW) ** (level / 100)
     assert made._LOW <= sigma.min() < 2 * made._LOW
     assert 0.9 * made._HIGH < sigma.max() <= made._HIGH * 1.001
     # Log-logistic about the spread of the data: below it lies as much as its truncated distribution says.
-    below = (0.5 - 1 / (1 + (0.5 / 0.005) ** 2)) / (1 / (1 + (0.5 / 1.0) ** 2) - 1 / (1 + (0.5 / 0.005) ** 2))
+    low, high = (1 / (1 + made._SPREAD / s) for s in (made._LOW, made._HIGH))
+    below = (0.5 - low) / (high - low)
     assert (sigma < made._SPREAD).float().mean() == pytest.approx(below, abs=0.02)
     assert made.sigmas[0] == pytest.approx(made._HIGH)
     assert made.sigmas[-2:] == [pytest.approx(made._LOW), 0.0]

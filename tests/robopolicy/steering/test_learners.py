@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from steering_toy import SPEC, Chain, FlippingPolicy, ToyEnv, ToyPolicy, Walker, recorded
+from steering_toy import SPEC, FlippingPolicy, ToyEnv, ToyPolicy, recorded
 
 from robopolicy.checkpoint import tensor_hash
 from robopolicy.config import (
@@ -184,27 +184,6 @@ def test_learner_killed_and_resumed_equals_uninterrupted_to_the_bit(method, warm
     assert [r.successes for _, r in resumed.curve] == [r.successes for _, r in whole.curve]
 
 
-@pytest.mark.parametrize("horizon", [2, 50])
-def test_dsrl_chain_value_is_the_analytic_one_with_and_without_time_limit(horizon):
-    """The reference stores time-outs as terminations: then Q(0) would be 0 under a limit of 2."""
-    spec = dataclasses.replace(SPEC, chunk=1, obs_steps=1, horizon=horizon)
-    policy, env = Walker(spec), Chain(8, spec)
-    episodes = rollout(Chain(4, spec), policy, PriorSteerer(), range(8))
-    config = dataclasses.replace(TINY, dsrl=dataclasses.replace(TINY.dsrl, updates=0, capacity=1000))
-    made = learner("dsrl", env, policy, config, episodes)
-    for i in range(12):
-        made.step(i, torch.Generator().manual_seed(i))
-    features, std = made.steerer.features, made.steerer.features.std[0]
-    b = Batch(*made.replay.split(made.replay.state()["rows"]))
-    here, there = ((x[:, 0] * std + features.mean[0]).round().long() for x in (b.features, b.following))
-    q = torch.zeros(4, dtype=torch.float64)
-    for _ in range(10):
-        backup = b.reward + b.discount * q[there]
-        q = torch.stack([*(backup[here == s].mean() for s in range(3)), torch.tensor(0.0).double()])
-    gamma = config.gamma
-    torch.testing.assert_close(q[:3], torch.tensor([gamma**2, gamma, 1.0]).double(), rtol=0, atol=1e-6)
-
-
 @pytest.mark.parametrize(("limit", "wanted"), [("horizon", 0.97), ("doubt", 0.0), ("diverged", 0.0)])
 def test_credit_only_a_time_limit_keeps_its_future(limit, wanted):
     yes, no = torch.tensor([True]), torch.tensor([False])
@@ -222,24 +201,6 @@ def test_credit_reward_falls_with_doubt_and_stays_in_range(doubt):
     excess = max(0.0, doubt - TINY.doubt_free) / (1 - TINY.doubt_free)
     wanted = max(-1.0, 1 - TINY.doubt_penalty * excess)
     assert reward.item() == pytest.approx(wanted, abs=1e-5)
-
-
-@pytest.mark.parametrize("end", [1, 2, 3, 4])
-def test_dsrl_success_inside_a_chunk_stops_there(end):
-    """The reference goes on acting after `done` inside a chunk, and stores what it sees then."""
-    spec = dataclasses.replace(SPEC, chunk=4, obs_steps=1, horizon=8)
-    policy, env = Walker(spec), Chain(2, spec, end - 0.5, starts=1)
-    episodes = rollout(Chain(2, spec, 9.0, starts=1), policy, PriorSteerer(), [0, 1])
-    config = dataclasses.replace(TINY, dsrl=dataclasses.replace(TINY.dsrl, updates=0))
-    made = learner("dsrl", env, policy, config, episodes)
-    before = made.replay.count
-    made.step(0, torch.Generator().manual_seed(0))
-    b = Batch(*made.replay.split(made.replay.state()["rows"][before:]))
-    x = b.following[:, 0] * made.steerer.features.std[0] + made.steerer.features.mean[0]
-    torch.testing.assert_close(x, torch.full((2,), float(end)))
-    assert env.applied.tolist() == [end, end]
-    assert b.reward.tolist() == [1, 1]
-    assert b.discount.tolist() == [0, 0]
 
 
 def test_dsrl_never_acts_in_a_slot_that_has_ended():

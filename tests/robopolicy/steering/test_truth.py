@@ -4,17 +4,13 @@ import dataclasses
 
 import pytest
 import torch
-from steering_toy import Flawed, ToyEnv, ToyPolicy, recorded
+from steering_toy import ToyEnv, ToyPolicy, recorded
 
-from robopolicy.checkpoint import folder_hash
-from robopolicy.cli.judge import refusal
 from robopolicy.config import DsrlConfig, SteerConfig
-from robopolicy.evaluate import compare, evaluate
 from robopolicy.rollout import rollout
 from robopolicy.steering.imagination import RealEnv, Slots
 from robopolicy.steering.load import load_steerer
 from robopolicy.steering.noise import UniformNoise
-from robopolicy.steering.promotion import judge
 from robopolicy.steering.steer import imagined_success, steer
 
 CONFIG = SteerConfig(
@@ -32,56 +28,6 @@ def imagined_and_true(make_env, out, policy=None):
     result = steer(policy, make_env, episodes, out, CONFIG, 0, validate)
     done = rollout(ToyEnv(32), policy, load_steerer(out, policy), range(900, 964))
     return result["best"]["rate"], sum(e.success for e in done) / 64
-
-
-def test_false_reward_corner_that_is_doubted_is_kept_out_of(tmp_path):
-    """The doubt limit, 1, is the 99th percentile on held-out data."""
-    imagined, true = imagined_and_true(lambda n: Flawed(n, doubt_limit=1.0), tmp_path)
-    assert imagined > 0.9
-    assert true > 0.9
-
-
-def test_false_reward_corner_without_the_guard_is_where_learning_ends(tmp_path):
-    """One direction then succeeds whatever the goal, and is right for the half of all starts it leads to."""
-    imagined, true = imagined_and_true(lambda n: Flawed(n, doubt_limit=float("inf")), tmp_path)
-    assert imagined > 0.9
-    assert true < 0.7  # one half; 64 starts are three standard deviations off at 0.69
-
-
-def test_world_without_a_false_reward_the_true_optimum_is_learned(tmp_path):
-    imagined, true = imagined_and_true(ToyEnv, tmp_path)
-    assert imagined > 0.9
-    assert true > 0.9
-
-
-@pytest.mark.parametrize(("world", "trusted"), [(Flawed, False), (ToyEnv, True)])
-def test_false_reward_corner_is_flagged_and_not_promoted_and_without_it_promoted(tmp_path, world, trusted):
-    """Learned without the guard: what remains are the doubt of the world model, and real evidence."""
-    unguarded = {"doubt_limit": float("inf")} if world is Flawed else {}
-    policy, seeds = ToyPolicy(gain=0.55), range(900, 1020)  # succeeds nearly as often by itself
-    imagined_and_true(lambda n: world(n, **unguarded), tmp_path, policy)
-    steerer = load_steerer(tmp_path, policy)
-    dreamt = evaluate(world(32, **unguarded), policy, steerer, seeds, "steerer")
-    assert (refusal([{"label": "steerer", "doubtful": dreamt.doubtful}]) == "") is trusted
-
-    base, steered = (evaluate(ToyEnv(32), policy, s, seeds, "real") for s in (None, steerer))
-    base_hash = {"policy": "p"}
-    verdict = judge(
-        tmp_path,
-        {
-            "verb": "evaluate",
-            "policies": [
-                {"label": "base", "hashes": base_hash, "episodes": len(seeds)},
-                {
-                    "label": "steerer",
-                    "hashes": {**base_hash, "steerer": folder_hash(tmp_path)},
-                    "episodes": len(seeds),
-                },
-            ],
-            "differences": [{"second": "steerer", **compare(base, steered).to_dict()}],
-        },
-    )
-    assert verdict.promoted is trusted, verdict.reason
 
 
 def test_real_environment_never_doubts_and_counts_its_steps(tmp_path):
