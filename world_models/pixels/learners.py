@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from robopolicy.errors import BadInput
 from robopolicy.nets.ema import Ema
-from robopolicy.train import load_optimizer_state, optimizer_state, warm_cosine
+from robopolicy.train import descend, load_optimizer_state, optimizer_state, warm_cosine
 from world_models.pixels.denoiser import PixelDenoiser
 from world_models.pixels.model import PixelWorldModel
 from world_models.pixels.windows import PixelWindows
@@ -47,8 +47,7 @@ class DenoiserLearner:
         loss = self.net.loss(change, self.model.seen(obs), self.model.code(actions), generator)
         self.optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        self.optimizer.step()
+        descend(self.optimizer, self.net.parameters())
         self.ema.update(self.net)
         return {"loss": float(loss.detach())}
 
@@ -97,7 +96,7 @@ class PixelSuccessLearner:
             group["lr"] = _SUCCESS_LR * warm_cosine(index / self.model.config.success_steps)
         self.optimizer.zero_grad()
         loss.backward()
-        self.optimizer.step()
+        descend(self.optimizer, self.parts.parameters())
         return {"loss": float(loss.detach())}
 
     def state(self) -> dict[str, Tensor]:

@@ -73,7 +73,7 @@ def train_pixel_world(
         success_seed = torch_seed(seed, "success")
         curve = fit(success, config.success_steps, success_seed, label, file, made_with)
         report = quality(model.eval(), held_out, seed, calibrates=True)
-    except torch.OutOfMemoryError as e:
+    except torch.OutOfMemoryError as e:  # of what comes after training; `fit` says its own
         cure = "a smaller --preset, or fewer pixels; what was trained so far is kept, run again to go on"
         raise RoboPolicyError(f"train-world: the device's memory is full: {cure}") from e
     _save(model, eye, data.begins(), out, seed, report)
