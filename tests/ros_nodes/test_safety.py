@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from gate_bench import CENTRE, LIMITS, MAX_CHUNK, NAMES, SECOND, Bench
+from gate_bench import CENTRE, LIMITS, MAX_CHUNK, NAMES, SECOND, TIMING, Bench
 
 from ros_nodes.safety import Mode, Reason
 
@@ -57,6 +57,17 @@ def test_gate_chunk_of_old_observation_refused():
     bench.tick()
     bench.let(0.0, wall=0.5)
     assert bench.chunk() is Reason.CHUNK_STAMP
+
+
+def test_gate_chunk_that_is_played_too_slowly_expires():
+    bench = Bench()
+    bench.run()
+    # Seven actions are left; states come so slowly that the chunk's life is over after six.
+    seconds = 0.12
+    modes = [bench.step(seconds).mode for _ in range(7)]
+    assert modes == [Mode.RUNNING] * 6 + [Mode.HOLD]
+    assert 6 * seconds < TIMING.chunk_life_s < 7 * seconds
+    assert bench.gate.reason is Reason.CHUNK_EXPIRED
 
 
 def test_gate_duplicate_or_unasked_chunk_refused():
