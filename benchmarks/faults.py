@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.guards import GUARDS, Guard
-from robopolicy.checkpoint import write_json
+from robopolicy.checkpoint import read_json, write_json
 from robopolicy.results import hardware, versions
 
 ROOT = Path(__file__).parents[1]
@@ -36,20 +36,17 @@ _NAME = re.compile(r"test_fault_(\d+)_(\w+)")
 def main() -> None:
     """Runs both and writes the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these guards, and no fault tests")
+    again = "only these guards again, in results that are there"
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=[g.name for g in GUARDS], help=again)
     args = parser.parse_args()
     console = Console()
-    if args.only:
-        removed = {g.name: caught(g) for g in GUARDS if g.name in args.only}
-        console.print(removed)
-        return
-    faults = fired()
+    before = read_json(RESULTS) if args.only else {"faults": fired(), "caught_by": {}}
+    faults, removed = before["faults"], before["caught_by"]
     table = Table("fault", "test", "fired")
     for number, row in sorted(faults.items(), key=lambda x: int(x[0])):
         table.add_row(number, ", ".join(row["test"]), "yes" if row["fired"] else "NO")
     console.print(table)
-    removed = {}
-    for guard in GUARDS:
+    for guard in (g for g in GUARDS if not args.only or g.name in args.only):
         removed[guard.name] = caught(guard)
         console.print(f"without the guard against {guard.name}: {removed[guard.name] or 'NOTHING FAILS'}")
     write_json(RESULTS, summary(faults, removed))
