@@ -1,6 +1,7 @@
 """The simulated arm as a ROS robot: publishes what `sim.plant` measures, passes on what it is commanded.
 
-The robot's own timeout is in the plant: if this node or the gate dies, the arm holds.
+The robot's own timeout is in the plant: if this node or the gate dies, the arm holds. Sensors can be made
+worse than they are: late, noisy, or silent now and then.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ import sys
 import threading
 from collections import OrderedDict
 
+import numpy as np
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from robopolicy.errors import BadInput
+from robopolicy.seeding import stream
 from robopolicy.spec import Spec
 from robopolicy.wire import Client, Message, WireError, dial
 from ros_nodes.convert import MESSAGES, ns_to_stamp, to_message
@@ -26,22 +29,33 @@ _PATIENCE_S = 2.0
 _STARTUP_S = 60.0
 _REMEMBERED = 64
 _WARN_EVERY_S = 1.0
+# Parameters from 0 to 1.
+_SPOILING = {
+    "latency_s": "seconds by which states are late",
+    "noise": "standard deviation of what is measured, as a share of its range",
+    "dropout": "share of the states that are never sent",
+}
 
 
 class ArmNode(RobotNode):
     """Joins the plant's socket to the topics of the contract.
 
     Topics out: those of the contract's state, `success` when the task is achieved. Topic in: `command`.
-    Service: `~/reset`, which starts the
-    episode of the parameter `seed`.
+    Service: `~/reset`, which starts the episode of the parameter `seed`. Parameters `latency_s`, `noise`
+    (standard deviation as a share of each number's range) and `dropout` (share of the states) spoil what is
+    measured, the same way in every episode of a seed.
     """
 
     def __init__(self, stop: threading.Event):
         super().__init__("arm", stop)
         self._declare("plant", "", "socket of sim.plant", read_only=False)
         self.declare_seed()
+        for name, text in _SPOILING.items():
+            self._declare(name, 0.0, text, read_only=False)
 
     def _configure(self) -> None:
+        self._spoiled = {name: self._share(name) for name in _SPOILING}
+        self._rng = stream(self.seed, "sensors")
         address = self.text("plant")
         self._commands = dial(address, self.stop, _STARTUP_S, _PATIENCE_S)
         self._states = Client(address, _PATIENCE_S)
@@ -55,6 +69,12 @@ class ArmNode(RobotNode):
         }
         self._successes = self.create_publisher(Header, "success", EVENT_QOS)
         self._achieved = False
+
+    def _share(self, name: str) -> float:
+        value = float(self.get_parameter(name).value or 0.0)
+        if not 0.0 <= value <= 1.0:
+            raise BadInput(name, "a number from 0 to 1", value)
+        return value
 
     def _activate(self) -> None:
         group = MutuallyExclusiveCallbackGroup()
@@ -83,13 +103,22 @@ class ArmNode(RobotNode):
         self._serials[stamp] = status["serial"]
         while len(self._serials) > _REMEMBERED:
             self._serials.popitem(last=False)
-        state = dict(zip(self._spec.state_names, status["state"].tolist(), strict=True))
+        silent, state = self._rng.random() < self._spoiled["dropout"], self._measured(status["state"])
         if status["success"] and not self._achieved:
             self._successes.publish(Header(stamp=ns_to_stamp(stamp)))
         self._achieved = bool(status["success"])
-        for stream in self.contract.streams:
-            message = to_message(stream, state, stamp, self.contract.frame)
-            self._outlets[stream.topic].publish(message)
+        if silent:
+            return
+        self._ended.wait(self._spoiled["latency_s"])
+        for s in self.contract.streams:
+            self._outlets[s.topic].publish(to_message(s, state, stamp, self.contract.frame))
+
+    def _measured(self, state: np.ndarray) -> dict[str, float]:
+        """A state (D,) by element, with noise, inside its ranges."""
+        low, high = self._spec.state_range
+        noise = self._spoiled["noise"] * (high - low) * self._rng.standard_normal(len(state))
+        values = np.clip(state + noise, low, high) if self._spoiled["noise"] else state
+        return dict(zip(self._spec.state_names, values.tolist(), strict=True))
 
     def _on_command(self, message: JointTrajectory) -> None:
         serial = self._serials.get(stamp_to_ns(message.header.stamp))
@@ -111,6 +140,7 @@ class ArmNode(RobotNode):
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:
+            self._rng = stream(self.seed, "sensors")
             self._commands.request("reset", seed=self.seed)
             response.success = True
         except BadInput as e:
