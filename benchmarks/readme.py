@@ -84,6 +84,26 @@ def around() -> str:
     return _text(lines)
 
 
+def pictures() -> str:
+    """How fast pictures are imagined, on each kind of machine that was at hand."""
+    lines = []
+    for kind in ("cpu", "gpu"):
+        if (path := RESULTS / f"pixels-{kind}.json").is_file():
+            found = read_json(path)
+            s, where = found["speed"], found["hardware"]["gpu"] or "one core of a CPU"
+            lines += [
+                f"On {where}, {s['pixels']} pixels square, {s['batch']} at once, {_parameters(s)}:",
+                f"{s['frames_per_s']:,.0f} pictures per second, {s['imagined_s_per_s']:,.0f} imagined seconds "
+                f"in one; a denoiser in the",
+                f"shape of DIAMOND's {s['diamond_frames_per_s']:,.0f}: {s['ratio']:.1f} times as many.",
+            ]
+    return _text(lines)
+
+
+def _parameters(speed: Row) -> str:
+    return f"{speed['parameters'] / 1e6:.2f} million parameters"
+
+
 def _truth() -> Row:
     return read_json(RESULTS / "truth.json")
 
@@ -124,6 +144,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         "shared": lambda: tables.shared(read_json(SHARED) if SHARED.is_file() else {}),
     },
     "docs/deploy.md": {"measured": lambda: deployment.measured(read_json(RESULTS / "deploy.json"))},
+    "docs/pixels.md": {"pictures": pictures},
     "docs/policies.md": {
         name: _policies(getattr(policies, name))
         for name in ("memory", "ablations", "sampling", "delays", "steered", "language", "speed")
