@@ -93,7 +93,7 @@ def pictures() -> str:
             s, where = found["speed"], found["hardware"]["gpu"] or "one core of a CPU"
             lines += [
                 f"On {where}, {s['pixels']} pixels square, {s['batch']} at once, {_parameters(s)}:",
-                f"{s['frames_per_s']:,.0f} pictures, that is {s['imagined_s_per_s']:,.0f} seconds, per second;",
+                f"{s['frames_per_s']:,.0f} pictures or {s['imagined_s_per_s']:,.0f} seconds per second;",
                 f"a denoiser in the shape of DIAMOND's {s['diamond_frames_per_s']:,.0f}: "
                 f"{s['ratio']:.1f} times as many.",
             ]
