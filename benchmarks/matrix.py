@@ -36,6 +36,8 @@ _COLLECT = (
     "    assert main(line.split()) == 0\n"
     "    assert main('train --dataset demos --preset tiny --steps 2 --out policy'.split()) == 0\n"
 )
+# Of what was installed, what most often decides whether it works.
+_SHOWN = ("torch", "lerobot", "diffusers", "numpy", "gymnasium", "mujoco", "robosuite", "ros-jazzy-rclpy")
 _NODES = "import ros_nodes.gate_node, ros_nodes.policy_node, ros_nodes.eye_node"
 _REPORT = "import robopolicy.report.page"
 
@@ -100,7 +102,8 @@ def tried(case: Case, dist: Path, folder: Path) -> dict[str, Any]:
         _run(["uv", "venv", "--quiet", "--python", _python(case.python), "env"], folder)
         _run(["uv", "pip", "install", "--quiet", "--python", python, wanted], folder)
         frozen = _run(["uv", "pip", "freeze", "--python", python], folder)
-        row["versions"] = dict(x.split("==") for x in frozen.splitlines() if x.count("==") == 1)
+        found = dict(x.split("==") for x in frozen.splitlines() if x.count("==") == 1)
+        row["versions"] = {name: found[name] for name in _SHOWN if name in found}
         _run([python, "first.py"], folder)
         row["works"] = True
     except subprocess.CalledProcessError as e:

@@ -54,7 +54,7 @@ class Denoiser(nn.Module):
     def clean(self, x: Tensor, sigma: Tensor, given: Tensor) -> Tensor:
         """As `forward`, for what `cond` makes of the condition (B, width); `sigma` may be (1, 1)."""
         total = sigma**2 + SIGMA_DATA**2
-        h = self.inp(x * total.rsqrt()) + given + self.level(_fourier(sigma.log() / 4))
+        h = self.inp(x * total.rsqrt()) + given + self.level(fourier(sigma.log() / 4))
         for block in self.blocks:
             h = block(h)
         return x * SIGMA_DATA**2 / total + self.out(h) * sigma * SIGMA_DATA * total.rsqrt()
@@ -112,8 +112,9 @@ class GaussianErrors(nn.Module):
         return (0.5 * ((clean - mean) * (-log_std).exp()).square() + log_std).mean()
 
 
-def _fourier(x: Tensor) -> Tensor:
-    freqs = torch.exp(torch.arange(8) * (math.log(32.0) / 7)) * math.pi
+def fourier(x: Tensor) -> Tensor:
+    """(B, 16) sines and cosines of numbers (B, 1): how a network is told of a level of noise."""
+    freqs = torch.exp(torch.arange(8, device=x.device) * (math.log(32.0) / 7)) * math.pi
     angles = x * freqs
     return torch.cat([angles.sin(), angles.cos()], -1)
 

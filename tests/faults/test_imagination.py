@@ -9,12 +9,12 @@ from contextlib import nullcontext
 import pytest
 import torch
 from scripted_world import SPEC, STARTS, ScriptedWorld
-from steering_toy import Flawed, ToyEnv, ToyPolicy, recorded
+from steering_toy import Flawed, ToyEnv, ToyPolicy, imagined_and_true, recorded
 from tiny import random_episodes
 
 from robopolicy.checkpoint import folder_hash, is_sealed
 from robopolicy.cli.judge import refusal
-from robopolicy.config import STEER_PRESETS, DsrlConfig, SteerConfig
+from robopolicy.config import STEER_PRESETS
 from robopolicy.errors import BadInput, RoboPolicyError
 from robopolicy.evaluate import compare, evaluate
 from robopolicy.protocols import Prediction
@@ -22,10 +22,9 @@ from robopolicy.rollout import PriorSteerer, rollout
 from robopolicy.stats import wilson
 from robopolicy.steering.dsrl import Dsrl
 from robopolicy.steering.load import load_steerer
-from robopolicy.steering.noise import UniformNoise
 from robopolicy.steering.promotion import promote, require_promotion
 from robopolicy.steering.replay import Batch, Replay
-from robopolicy.steering.steer import imagined_success, steer
+from robopolicy.steering.steer import steer
 from world_models.imagined_env import ImaginedEnv
 
 
@@ -105,23 +104,6 @@ def test_fault_39_transition_that_is_not_finite_is_refused_whole():
             replay.add(columns)
         assert replay.count == 0
         column[1] = whole
-
-
-CONFIG = SteerConfig(
-    hidden=32,
-    eval_every=20,
-    dsrl=DsrlConfig(steps=40, envs=16, updates=8, batch=64, learning_starts=64, tau=0.02, lr=3e-3),
-)
-
-
-def imagined_and_true(make_env, out, policy=None):
-    """Success rates of what was learned, where it learned and in the world as it is."""
-    policy = policy or ToyPolicy()
-    episodes = recorded(40, UniformNoise(1.5, repeat=True), policy)
-    validate = imagined_success(make_env(32), policy, 64, 0)
-    result = steer(policy, make_env, episodes, out, CONFIG, 0, validate)
-    done = rollout(ToyEnv(32), policy, load_steerer(out, policy), range(900, 964))
-    return result["best"]["rate"], sum(e.success for e in done) / 64
 
 
 def test_fault_40_false_reward_corner_that_is_doubted_is_kept_out_of(tmp_path):

@@ -10,9 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robopolicy.config import DsrlConfig, SteerConfig
 from robopolicy.rollout import PriorSteerer, rollout
 from robopolicy.seeding import stream
 from robopolicy.spec import Field, Spec
+from robopolicy.steering.load import load_steerer
+from robopolicy.steering.noise import UniformNoise
+from robopolicy.steering.steer import imagined_success, steer
 from robopolicy.types import Episode
 
 SPEC = Spec(
@@ -185,3 +189,20 @@ class FlippingPolicy(ToyPolicy):
 
     def sample(self, obs: Tensor, carry, noise: Tensor):
         return super().sample(obs, carry, noise * carry["sign"][..., None])[0], {"sign": -carry["sign"]}
+
+
+LEARNING = SteerConfig(
+    hidden=32,
+    eval_every=20,
+    dsrl=DsrlConfig(steps=40, envs=16, updates=8, batch=64, learning_starts=64, tau=0.02, lr=3e-3),
+)
+
+
+def imagined_and_true(make_env, out, policy=None):
+    """Success rates of what was learned, where it learned and in the world as it is."""
+    policy = policy or ToyPolicy()
+    episodes = recorded(40, UniformNoise(1.5, repeat=True), policy)
+    validate = imagined_success(make_env(32), policy, 64, 0)
+    result = steer(policy, make_env, episodes, out, LEARNING, 0, validate)
+    done = rollout(ToyEnv(32), policy, load_steerer(out, policy), range(900, 964))
+    return result["best"]["rate"], sum(e.success for e in done) / 64

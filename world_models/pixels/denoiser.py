@@ -15,10 +15,10 @@ import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor, nn
 
+from world_models.denoiser import fourier
 from world_models.pixels.config import PixelConfig
 
 _GROUP = 8
-_LEVELS = 8  # frequencies by which a level of noise is told
 
 
 class PixelDenoiser(nn.Module):
@@ -54,7 +54,7 @@ class PixelDenoiser(nn.Module):
             resnet_time_scale_shift="scale_shift",
         )
         width = 4 * channels[0]  # of diffusers' time embedding, to which ours is added
-        self.level = nn.Sequential(nn.Linear(2 * _LEVELS, width), nn.SiLU(), nn.Linear(width, width))
+        self.level = nn.Sequential(nn.Linear(16, width), nn.SiLU(), nn.Linear(width, width))
         self.code = nn.Linear(code, width)
         nn.init.zeros_(self.net.conv_out.weight)
         nn.init.zeros_(self.net.conv_out.bias)  # type: ignore[arg-type]
@@ -81,7 +81,7 @@ class PixelDenoiser(nn.Module):
             code: (B, code) what will be done.
         """
         total = sigma**2 + 1
-        embedding = self.level(_fourier(sigma.log() / 4)) + self.code(code)
+        embedding = self.level(fourier(sigma.log() / 4)) + self.code(code)
         stack = torch.cat([seen, self.planes(x * total.rsqrt(), self.ahead)], 1)
         out = self.net(stack, 0, class_labels=embedding).sample
         pictures, own = out.split([self.ahead * self.size[0], self.ahead * self.proprio], 1)
@@ -104,9 +104,3 @@ class PixelDenoiser(nn.Module):
         error = (self(clean + sigma * noise, sigma, seen, code) - clean) ** 2 * weight
         pictures, own = error.split([self.ahead * math.prod(self.size), self.ahead * self.proprio], 1)
         return pictures.mean() + own.mean()
-
-
-def _fourier(x: Tensor) -> Tensor:
-    freqs = torch.exp(torch.arange(_LEVELS, device=x.device) * (math.log(32.0) / (_LEVELS - 1))) * math.pi
-    angles = x * freqs
-    return torch.cat([angles.sin(), angles.cos()], -1)

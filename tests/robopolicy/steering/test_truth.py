@@ -4,35 +4,16 @@ import dataclasses
 
 import pytest
 import torch
-from steering_toy import ToyEnv, ToyPolicy, recorded
+from steering_toy import LEARNING, ToyEnv, ToyPolicy, recorded
 
-from robopolicy.config import DsrlConfig, SteerConfig
-from robopolicy.rollout import rollout
 from robopolicy.steering.imagination import RealEnv, Slots
-from robopolicy.steering.load import load_steerer
 from robopolicy.steering.noise import UniformNoise
 from robopolicy.steering.steer import imagined_success, steer
-
-CONFIG = SteerConfig(
-    hidden=32,
-    eval_every=20,
-    dsrl=DsrlConfig(steps=40, envs=16, updates=8, batch=64, learning_starts=64, tau=0.02, lr=3e-3),
-)
-
-
-def imagined_and_true(make_env, out, policy=None):
-    """Success rates of what was learned, where it learned and in the world as it is."""
-    policy = policy or ToyPolicy()
-    episodes = recorded(40, UniformNoise(1.5, repeat=True), policy)
-    validate = imagined_success(make_env(32), policy, 64, 0)
-    result = steer(policy, make_env, episodes, out, CONFIG, 0, validate)
-    done = rollout(ToyEnv(32), policy, load_steerer(out, policy), range(900, 964))
-    return result["best"]["rate"], sum(e.success for e in done) / 64
 
 
 def test_real_environment_never_doubts_and_counts_its_steps(tmp_path):
     real, exam = RealEnv(ToyEnv(4)), RealEnv(ToyEnv(4))
-    config = dataclasses.replace(CONFIG, dsrl=dataclasses.replace(CONFIG.dsrl, steps=5, envs=4))
+    config = dataclasses.replace(LEARNING, dsrl=dataclasses.replace(LEARNING.dsrl, steps=5, envs=4))
     validate = imagined_success(exam, ToyPolicy(), 8, 0)
     result = steer(ToyPolicy(), lambda n: real, recorded(20), tmp_path, config, 0, validate)
     assert all(row["doubt"] == 0 == row["lost"] for row in result["rows"])
@@ -58,8 +39,8 @@ def test_real_environment_resumed_starts_all_episodes_anew_and_keeps_its_count()
 
 @pytest.mark.parametrize("method", ["dsrl", "dsrl-na"])
 def test_warm_start_alone_already_beats_the_plain_policy(method, tmp_path):
-    own = dataclasses.replace(CONFIG.dsrl, steps=1, envs=1)
-    warm = dataclasses.replace(CONFIG, method=method, warm_start=300, dsrl=own)
+    own = dataclasses.replace(LEARNING.dsrl, steps=1, envs=1)
+    warm = dataclasses.replace(LEARNING, method=method, warm_start=300, dsrl=own)
     cold = dataclasses.replace(warm, warm_start=0)
     episodes = recorded(200, UniformNoise(1.5, repeat=True))
     validate = imagined_success(ToyEnv(32), ToyPolicy(), 64, 0)
