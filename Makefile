@@ -3,14 +3,16 @@
 # test    all tests, with coverage
 # lint    style and types
 # docs    the site, into build/site; a broken link is an error
+# wheel   wheel and source archive work where nothing else is installed
 # bench   speed against plain robosuite and Stable-Baselines3
 # bench-truth   the study behind the README's claim, resumable
 # bench-policies   comparisons of policies, resumable
 # bench-deploy  success over ROS 2, kills, regularity, fuzzing, soak
 # bench-pixels  the chain on pictures of a camera, sized for two cores
 # bench-gpu  the same sized for a graphics processor, with a Meta-World task beside lift
+# bench-scale  how time and memory grow, and that it does not matter where the work is done
 # matrix  the wheel with each extra, alone and together, on each Python
-# faults  what can go wrong on a robot, and whether each guard is needed
+# faults  what can go wrong, whether each guard is needed, and 200 kills at random moments
 export OMP_NUM_THREADS := 1
 
 VENV := .venv
@@ -19,7 +21,7 @@ PACKAGES := robopolicy world_models sim ros_nodes
 STAMP := $(VENV)/.setup-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
 PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test lint docs bench bench-truth bench-policies bench-deploy bench-pixels bench-gpu matrix faults clean
+.PHONY: setup demo test lint docs wheel bench bench-truth bench-policies bench-deploy bench-pixels bench-gpu bench-scale matrix faults clean
 TRUTH ?= runs/truth
 # Tasks of which other ways of steering are tried, and other world models.
 PARTS ?= push coffee-pull
@@ -71,6 +73,10 @@ lint: setup
 docs: setup
 	$(BIN)/zensical build -f mkdocs.yml --strict
 
+# In clean environments: what is imported without any extra, and what the source archive holds.
+wheel: setup
+	$(BIN)/python -m benchmarks.matrix --only plain "source archive" --check
+
 bench: setup
 	mkdir -p benchmarks/results
 	$(BIN)/python -m benchmarks.speed
@@ -108,6 +114,9 @@ bench-deploy: setup
 bench-pixels: setup
 	$(BIN)/python -m benchmarks.pixels
 
+bench-scale: setup
+	$(BIN)/python -m benchmarks.scale
+
 bench-gpu: setup
 	$(BIN)/python -m benchmarks.pixels --preset full --tasks lift push --seeds 44 45 46
 
@@ -116,6 +125,7 @@ matrix: setup
 
 faults: setup
 	$(BIN)/python -m benchmarks.faults
+	$(BIN)/python -m benchmarks.kills
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* .bootstrap

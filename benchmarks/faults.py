@@ -49,7 +49,8 @@ def main() -> None:
     for guard in (g for g in GUARDS if not args.only or g.name in args.only):
         removed[guard.name] = caught(guard)
         console.print(f"without the guard against {guard.name}: {removed[guard.name] or 'NOTHING FAILS'}")
-    write_json(RESULTS, summary(faults, removed))
+    kept = read_json(RESULTS).get("kills") if RESULTS.is_file() else None
+    write_json(RESULTS, summary(faults, removed) | ({"kills": kept} if kept else {}))
 
 
 def summary(faults: dict[str, Any], removed: dict[str, str]) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """Does the wheel install and work: alone, with each extra, with all of them, on each Python that is claimed?
 
-    python -m benchmarks.matrix [--only plain sim ...]
+    python -m benchmarks.matrix [--only plain sim ...] [--check]
 
 Builds wheel and source archive, makes a clean environment for each case, installs the wheel there with what
-the index offers today, and runs what a user of it would run first.
+the index offers today, or the oldest that is claimed, and runs what a user of it would run first. With
+--check it writes no results and ends with an error if a case fails.
 """
 
 from __future__ import annotations
@@ -39,6 +40,14 @@ _COLLECT = (
 # Of what was installed, what most often decides whether it works.
 _SHOWN = ("torch", "lerobot", "diffusers", "numpy", "gymnasium", "mujoco", "robosuite", "ros-jazzy-rclpy")
 _NODES = "import ros_nodes.gate_node, ros_nodes.policy_node, ros_nodes.eye_node"
+_WORKERS = (
+    "from robopolicy.backends import workers\n"
+    "from math import sqrt\n"
+    "def made(): return sqrt\n"
+    "if __name__ == '__main__':\n"
+    "    with workers(made, 'ray', 2) as run: assert dict(run([1, 4, 9])) == {0: 1, 1: 2, 2: 3}\n"
+)
+_TOGETHER = ("sim", "ros", "report", "tensorboard", "ray", "bench", "docs")
 _REPORT = "import robopolicy.report.page"
 
 
@@ -51,12 +60,14 @@ class Case:
         script: what is run there.
         python: version.
         source: install the source archive instead of the wheel.
+        pins: versions to install with it.
     """
 
     extras: tuple[str, ...]
     script: str
     python: str = "3.12"
     source: bool = False
+    pins: tuple[str, ...] = ()
 
 
 CASES = {
@@ -67,9 +78,12 @@ CASES = {
     "report": Case(("report",), _REPORT),
     "tensorboard": Case(("tensorboard",), "import tensorboard"),
     "wandb": Case(("wandb",), "import wandb"),
+    "ray": Case(("ray",), _WORKERS),
     "bench": Case(("bench",), "import stable_baselines3"),
     "docs": Case(("docs",), "import zensical"),
-    "together": Case(("sim", "ros", "report", "tensorboard", "bench", "docs"), f"{_COLLECT}    {_NODES}\n"),
+    "together": Case(_TOGETHER, f"{_COLLECT}    {_NODES}\n"),
+    # What LeRobot of the version that is claimed takes at least; at most is what the index offers today.
+    "oldest torch": Case(("sim",), _COLLECT, pins=("torch==2.7.0", "torchvision==0.22.0")),
     "python 3.13": Case(("sim",), _COLLECT, "3.13"),
 }
 
@@ -78,6 +92,7 @@ def main() -> None:
     """Runs the cases and writes the results after each."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--check", action="store_true", help="write nothing, fail if a case does")
     args = parser.parse_args()
     console, found = Console(), read_json(RESULTS)["cases"] if RESULTS.is_file() else {}
     with tempfile.TemporaryDirectory(prefix="matrix-") as folder:
@@ -87,7 +102,10 @@ def main() -> None:
         for name in args.only:
             found[name] = tried(CASES[name], dist, Path(folder) / name.replace(" ", "-"))
             console.print(f"{name}: {'works' if found[name]['works'] else found[name]['error']}")
-            write_json(RESULTS, {"schema": 1, "cases": found, "hardware": hardware()})
+            if not args.check:
+                write_json(RESULTS, {"schema": 1, "cases": found, "hardware": hardware()})
+    if args.check and not all(found[name]["works"] for name in args.only):
+        raise SystemExit("a wheel that does not work")
 
 
 def tried(case: Case, dist: Path, folder: Path) -> dict[str, Any]:
@@ -100,7 +118,7 @@ def tried(case: Case, dist: Path, folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"extras": list(case.extras), "python": case.python, "works": False, "error": ""}
     try:
         _run(["uv", "venv", "--quiet", "--python", _python(case.python), "env"], folder)
-        _run(["uv", "pip", "install", "--quiet", "--python", python, wanted], folder)
+        _run(["uv", "pip", "install", "--quiet", "--python", python, wanted, *case.pins], folder)
         frozen = _run(["uv", "pip", "freeze", "--python", python], folder)
         found = dict(x.split("==") for x in frozen.splitlines() if x.count("==") == 1)
         row["versions"] = {name: found[name] for name in _SHOWN if name in found}

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks import scale_report
 from benchmarks.deploy import summary as deployment
 from benchmarks.policies import figures
 from benchmarks.policies import summary as policies
@@ -116,6 +117,15 @@ def _policies(make: Callable[[Row], str]) -> Callable[[], str]:
     return lambda: make(read_json(RESULTS / "policies.json"))
 
 
+def _scale(make: Callable[[Row], str]) -> Callable[[], str]:
+    return lambda: make(_measured_scale())
+
+
+def _measured_scale() -> Row:
+    path = RESULTS / "scale.json"
+    return read_json(path) if path.is_file() else {}
+
+
 def _one(values: set[int]) -> int:
     (value,) = values
     return value
@@ -145,6 +155,9 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     },
     "docs/deploy.md": {"measured": lambda: deployment.measured(read_json(RESULTS / "deploy.json"))},
     "docs/pixels.md": {"pictures": pictures},
+    "docs/scale.md": {
+        name: _scale(getattr(scale_report, name)) for name in ("ways", "growth", "costs", "cluster")
+    },
     "docs/policies.md": {
         name: _policies(getattr(policies, name))
         for name in ("memory", "ablations", "sampling", "delays", "steered", "language", "speed")
@@ -154,6 +167,8 @@ FIGURES: dict[str, Callable[[], str]] = {
     "diffusion.svg": lambda: figures.paths("ddim"),
     "beso.svg": lambda: figures.paths("beso"),
     "flow.svg": lambda: figures.paths("flow"),
+    "scale.svg": lambda: scale_report.figure(_measured_scale()),
+    "horizon.svg": lambda: figures.horizon(read_json(RESULTS / "policies.json")),
 }
 
 

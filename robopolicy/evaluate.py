@@ -25,7 +25,7 @@ class Evaluation:
         label: which policy, and where it ran.
         seeds: one per episode.
         episodes: in the order of the seeds.
-        seconds: wall-clock time.
+        seconds: wall-clock time; of several workers, summed.
     """
 
     label: str
@@ -72,6 +72,7 @@ def evaluate(
     seeds: Sequence[int],
     label: str,
     clock: Callable[[], float] = time.perf_counter,
+    quiet: bool = False,
 ) -> Evaluation:
     """Runs one episode per seed.
 
@@ -82,13 +83,21 @@ def evaluate(
         seeds: one per episode; use the same for policies that are compared.
         label: shown in the progress bar and kept in the result.
         clock: seconds, for the time taken.
+        quiet: no progress bar.
     """
     if not seeds:
         raise BadInput("episodes", "at least 1", 0)
     began = clock()
-    with Progress(label, len(seeds)) as bar:
+    with Progress(label, len(seeds), quiet=quiet) as bar:
         episodes = rollout(env, policy, steerer or PriorSteerer(), seeds, label, lambda _: bar.advance())
     return Evaluation(label, tuple(seeds), episodes, clock() - began)
+
+
+def joined(parts: Sequence[Evaluation]) -> Evaluation:
+    """One evaluation of several of the same policy, in their order."""
+    seeds = tuple(seed for part in parts for seed in part.seeds)
+    episodes = [e for part in parts for e in part.episodes]
+    return Evaluation(parts[0].label, seeds, episodes, sum(part.seconds for part in parts))
 
 
 def compare(first: Evaluation, second: Evaluation) -> Paired:

@@ -101,7 +101,7 @@ class Processes:
                 # Ctrl-C goes to the supervisor alone, which stops the others in order.
                 start_new_session=True,
                 # Between fork and exec it makes one system call and takes no lock.
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
 
     def log(self, name: str) -> Path:
@@ -142,6 +142,6 @@ class Processes:
         return {name: child.returncode for name, child in self._children.items()}
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Real simulators as gymnasium vector environments whose action is a chunk, one process each."""
+"""Real simulators as gymnasium vector environments whose action is a chunk: one each process, or one here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from robopolicy.spec import Spec
 from sim.tasks import find_task
@@ -95,7 +95,23 @@ class ChunkWrapper(gymnasium.Env):
             self._env.close()
 
 
-class SimVectorEnv(AsyncVectorEnv):
+class _Counting:
+    """Counts the steps of all simulators of this process."""
+
+    steps_taken = 0
+
+    def step(self, actions: np.ndarray) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        outcome = super().step(actions)  # pyright: ignore[reportAttributeAccessIssue]
+        _Counting.steps_taken += int(outcome[4]["executed"].sum())
+        return outcome
+
+
+def steps_taken() -> int:
+    """Simulator steps that this process has asked for so far: what imagination is there to save."""
+    return _Counting.steps_taken
+
+
+class SimVectorEnv(_Counting, AsyncVectorEnv):
     """`num_envs` simulators of one task, each in its own process with one thread (a ChunkEnv).
 
     Args:
@@ -109,8 +125,6 @@ class SimVectorEnv(AsyncVectorEnv):
     """
 
     spec: Any  # our Spec, where gymnasium would keep its registry entry
-    steps_taken = 0
-    """Simulator steps of all environments of this process: what imagination is there to save."""
 
     def __init__(
         self, task: str, num_envs: int, chunk: int | None = None, linger: int = 0, seen: int | None = None
@@ -129,10 +143,16 @@ class SimVectorEnv(AsyncVectorEnv):
             for key, value in threads.items():
                 os.environ.pop(key) if value is None else os.environ.update({key: value})
 
-    def step(self, actions: np.ndarray) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        outcome = super().step(actions)
-        SimVectorEnv.steps_taken += int(outcome[4]["executed"].sum())
-        return outcome
+
+class SimSingleEnv(_Counting, SyncVectorEnv):
+    """One simulator of a task, in this process (a ChunkEnv); the arguments are those of `SimVectorEnv`."""
+
+    spec: Any  # our Spec, where gymnasium would keep its registry entry
+
+    def __init__(self, task: str, chunk: int | None = None, linger: int = 0, seen: int | None = None):
+        self.spec = _shown(find_task(task).spec, seen)
+        build = partial(_build, task, chunk or self.spec.chunk, linger, seen)
+        super().__init__([build], autoreset_mode=AutoresetMode.DISABLED)
 
 
 def _shown(spec: Spec, seen: int | None) -> Spec:

@@ -19,7 +19,7 @@ MAX_LINES = 400
 # Inside robopolicy a module imports its own floor and those below. Names are modules or whole packages.
 FLOORS = (
     ("errors", "types", "spec"),
-    ("protocols", "config", "seeding", "stats", "ranking", "progress", "wire", "processes"),
+    ("protocols", "config", "seeding", "stats", "ranking", "progress", "wire", "processes", "backends"),
     ("keys",),
     ("checkpoint", "devices"),
     ("train",),

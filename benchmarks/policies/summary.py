@@ -44,14 +44,14 @@ def summed() -> dict[str, Any]:
         }
     if language := _part("language"):
         result["language"] = language["kinds"]
-    if speed := _part("speed"):
+    if (speed := _part("speed")) and "equal_success" in speed:
         acting = speed["acting"]
         result["speed"] = {
             "train_state_ratio": speed["training"]["ratio"],
             "train_image_ratio": speed["training_with_pictures"]["ratio"],
             "chunk_latency_ratio": acting["ratio"]["quick"],
             "over_bare_forward": acting["over_bare_forward"]["quick"],
-            "equal_success": speed["equal_success"],
+            "equal_success": {k: r for k, r in speed["equal_success"].items() if "rate" in r},
         }
     return result
 

@@ -20,6 +20,7 @@ from robopolicy.cli import (
     judge,
     learn,
     merge,
+    sweep,
     world,
 )
 from robopolicy.cli.common import show
@@ -50,6 +51,7 @@ VERBS: dict[str, tuple[type, Callable[[Any], dict[str, Any] | int]]] = {
     "diagnose": (diagnose.Diagnose, diagnose.diagnose),
     "imagine": (judge.Imagine, judge.imagine),
     "steer": (learn.Steer, learn.steer),
+    "sweep": (sweep.Sweep, sweep.sweep),
     "promote": (judge.Promote, judge.promote),
     "bench-policy": (bench.BenchPolicy, bench.bench_policy),
     "report": (judge.Report, judge.report),
@@ -74,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
-        verb, args = _parse(given)
+        verb, args = parse(given)
     except SystemExit as e:  # --help, or flags that make no sense
         return int(e.code or 0)
     # LeRobot reports at length that it found no video decoder; states need none.
@@ -97,8 +99,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return DONE
 
 
-def _parse(argv: list[str]) -> tuple[str, Any]:
-    """The verb and its arguments."""
+def parse(argv: list[str]) -> tuple[str, Any]:
+    """The verb and its arguments.
+
+    Raises:
+        SystemExit: if they make no sense, or help was asked for; it has been printed.
+    """
     if argv[0] in VERBS:
         return argv[0], tyro.cli(VERBS[argv[0]][0], prog=f"robopolicy {argv[0]}", args=argv[1:])
     # Only the overview, or a complaint about the verb: one line for each.

@@ -241,7 +241,7 @@ def _hashes(policy: Path, world: Path) -> dict[str, str]:
 def _real_steps() -> int:
     """Simulator steps this process has taken so far; none if no simulator was ever loaded."""
     simulator = sys.modules.get("sim.vector")
-    return simulator.SimVectorEnv.steps_taken if simulator else 0
+    return simulator.steps_taken() if simulator else 0
 
 
 def _setup_seconds() -> float:

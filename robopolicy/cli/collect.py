@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
+from robopolicy.backends import Backend, get_ready, workers
 from robopolicy.cli.common import Result, choose, need, positive, run, simulator
 from robopolicy.errors import BadInput
 
 if TYPE_CHECKING:
-    from robopolicy.protocols import Policy, Steerer
+    from robopolicy.protocols import ChunkEnv, Policy, Steerer
     from robopolicy.spec import Spec
+    from robopolicy.types import Episode
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Collect:
         seed: master seed.
         pictures: side in pixels of a picture at every step, recorded as video; 0 for none.
         cameras: whose pictures: "scene" and, of simulated arms, "wrist".
-        processes: simulators that run at the same time; changes no episode.
+        processes: workers, each with a simulator; changes no episode.
+        backend: where they work: "local", or "ray" (RAY_ADDRESS names a cluster).
     """
 
     out: Path
@@ -61,6 +65,7 @@ class Collect:
     pictures: int = 0
     cameras: tuple[str, ...] = ("scene",)
     processes: int = 2
+    backend: Backend = "local"
 
 
 @dataclass(frozen=True)
@@ -77,20 +82,16 @@ class _Actor:
 
 def collect(args: Collect) -> Result:
     """Records what is missing in `args.out`; see `Collect`."""
+    get_ready(args.backend, args.processes)
     return run("collect", args, None, lambda: _collect(args))
 
 
 def _collect(args: Collect) -> Result:
-    import numpy as np
-
     from robopolicy.data.episodes import load_episodes
     from robopolicy.data.writer import EpisodeWriter
     from robopolicy.progress import Progress
-    from robopolicy.rollout import rollout
     from robopolicy.spec import Camera
     from robopolicy.stats import wilson
-    from robopolicy.types import Episode
-    from sim.film import filming
     from sim.tasks import find_task
 
     task = find_task(args.task)
@@ -100,7 +101,6 @@ def _collect(args: Collect) -> Result:
     actor = _actor(args, spec)
     shifted = recipe.where if actor.source == "expert" else ""
     seeds = _seeds(args, actor, episodes, shifted if args.where is None else args.where)
-    strategy = getattr(actor.policy, "strategy", lambda _: "")
     recorded_spec = spec
     if args.pictures:
         views = tuple(Camera(name, args.pictures, args.pictures) for name in args.cameras)
@@ -109,23 +109,14 @@ def _collect(args: Collect) -> Result:
     with EpisodeWriter(args.out, recorded_spec, args.task, actor.settings) as writer:
         missing = [s for s in seeds if s not in set(writer.seeds_done)]
         if missing:
-            processes = min(args.processes, len(missing))
+            count = min(args.processes, len(missing))
             with (
-                simulator(args.task, processes, actor.chunk, linger=spec.chunk) as env,
-                filming(args.task, args.pictures, args.cameras) if args.pictures else nullcontext() as film,
+                workers(partial(_Recorder, args), args.backend, count) as run_jobs,
                 Progress(f"collect ({actor.source})", len(seeds), len(seeds) - len(missing)) as bar,
             ):
-
-                def keep(episode: Episode) -> None:
-                    seed = episode.seed
-                    said = task.instruct(seed) if task.instruct else ""
-                    if film is not None:
-                        films = film(episode, range(episode.length)).items()
-                        episode = dataclasses.replace(episode, pictures={k: np.stack(v) for k, v in films})
-                    writer.add(dataclasses.replace(episode, strategy=strategy(seed), instruction=said))
+                for _, episode in run_jobs(missing):
+                    writer.add(episode)
                     bar.advance()
-
-                rollout(env, actor.policy, actor.steerer, missing, actor.source, keep)
     recorded = load_episodes([args.out])
     success = wilson(sum(e.success for e in recorded), len(recorded))
     return {
@@ -135,6 +126,38 @@ def _collect(args: Collect) -> Result:
         "steps": sum(e.length for e in recorded),
         "success": success.to_dict(),
     }
+
+
+class _Recorder:
+    """What a worker does: the episode of a seed in a simulator of its own, filmed if that is wanted."""
+
+    def __init__(self, args: Collect):
+        from sim.film import filming
+        from sim.tasks import find_task
+        from sim.vector import SimSingleEnv
+
+        self.task = find_task(args.task)
+        spec = self.task.spec
+        self.actor = _actor(args, spec)
+        # gymnasium means something else by `spec`, so its type hides ours.
+        self.env = cast("ChunkEnv", SimSingleEnv(args.task, self.actor.chunk, linger=spec.chunk))
+        # Open for as long as the worker lives.
+        self.open = ExitStack()
+        filmed = filming(args.task, args.pictures, args.cameras)
+        self.film = self.open.enter_context(filmed) if args.pictures else None
+
+    def __call__(self, seed: int) -> Episode:
+        import numpy as np
+
+        from robopolicy.rollout import rollout
+
+        actor = self.actor
+        (episode,) = rollout(self.env, actor.policy, actor.steerer, [seed], actor.source)
+        strategy = getattr(actor.policy, "strategy", lambda _: "")(seed)
+        said = self.task.instruct(seed) if self.task.instruct else ""
+        frames = self.film(episode, range(episode.length)) if self.film else {}
+        pictures = {camera: np.stack(shots) for camera, shots in frames.items()}
+        return dataclasses.replace(episode, strategy=strategy, instruction=said, pictures=pictures)
 
 
 def _seeds(args: Collect, actor: _Actor, episodes: int, where: str) -> list[int]:

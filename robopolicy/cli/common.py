@@ -84,11 +84,11 @@ def _finished(verb: str, out: Path, config: Result) -> Result | None:
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    # How many processes work, and what is logged, changes no result.
+    # How many processes work and where, and what is logged, changes no result.
     keys = [
         f"{k}.{name}"
         for k in ("args", "settings")
-        for name in sorted({*before.get(k, {}), *after[k]} - {"out", "processes", "log"})
+        for name in sorted({*before.get(k, {}), *after[k]} - {"out", "processes", "backend", "log"})
         if before.get(k, {}).get(name) != after[k].get(name)
     ]
     return ", ".join(keys)
@@ -172,6 +172,9 @@ def show(result: Result) -> None:
         elif result.get("ranking"):
             say(_ranked(result["ranking"]))
         return
+    if "runs" in result:
+        say(_swept(result))
+        return
     table = Table(title=result["verb"], show_header=False)
     for name, value in result.items():
         if isinstance(value, bool | int | float | str) and name not in ("schema", "verb"):
@@ -185,6 +188,27 @@ def show(result: Result) -> None:
     if not result.get("helped", True):
         best, plain_policy = rate(result["best"]), rate(result["prior"])
         say(f"does not help, as far as these episodes tell: at best {best}, the plain policy {plain_policy}")
+
+
+def _swept(result: Result) -> Table:
+    """A line for each run: what it came to, and where it lies."""
+    from rich.table import Table
+
+    table = Table(title=f"sweep of {result['swept']}")
+    table.add_column("run")
+    rows = []
+    for run_result in result["runs"]:
+        policies = {p["label"]: p for p in run_result.get("policies", [])}
+        found = {
+            k: rate(v) for k, v in (run_result | policies).items() if isinstance(v, dict) and "rate" in v
+        }
+        rows.append((run_result["name"], found, f"{run_result['wall_clock_s']:,.0f} s"))
+    names = list(dict.fromkeys(name for _, found, _ in rows for name in found))
+    for name in (*names, "time"):
+        table.add_column(name.replace("_", " "), justify="right")
+    for name, found, seconds in rows:
+        table.add_row(name, *(found.get(n, "") for n in names), seconds)
+    return table
 
 
 def _judged(result: Result) -> Table:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robopolicy.cli.common import Result, need, run
+from robopolicy.errors import BadInput
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,15 @@ class Diagnose:
         dataset: folders that "robopolicy collect" wrote.
         out: folder of the result.
         seed: of the sampler's noise.
+        rerun: recording to write for rerun's viewer ("rerun FILE.rrd"): real episodes beside what is imagined
+            of their actions; of a world model of states.
     """
 
     world: Path
     dataset: tuple[Path, ...]
     out: Path
     seed: int = 0
+    rerun: Path | None = None
 
 
 def diagnose(args: Diagnose) -> Result:
@@ -41,18 +45,24 @@ def _diagnose(args: Diagnose) -> Result:
     from robopolicy.data.episodes import dataset_info, load_episodes
     from world_models.diagnose import diagnose
     from world_models.load import load_world
+    from world_models.recording import rerun_recording
     from world_models.state import StateWorldModel
 
     need("world", [args.world])
     world, folders = load_world(args.world), need("dataset", args.dataset)
     if not isinstance(world, StateWorldModel):
+        if args.rerun:
+            raise BadInput("rerun", "none with a world model of pictures: its report has them", args.rerun)
         from world_models.pixels.quality import quality
         from world_models.pixels.train import pixel_episodes
 
         return quality(world.model, pixel_episodes(folders, world.spec, world.cameras), args.seed)
     for folder in folders:
         world.spec.require(dataset_info(folder)[0], str(folder))
-    found = diagnose(world, load_episodes(list(folders)), args.seed)
+    episodes = load_episodes(list(folders))
+    found = diagnose(world, episodes, args.seed)
+    if args.rerun:
+        rerun_recording(world, episodes, args.seed, args.rerun)
     table = {f"onset_{k}": found["onset"][k] for k in ("auc", "auc_of_neighbours") if k in found["onset"]}
     doubt, action = found["doubt"]["spearman"], found["action"]["error_ratio"]
     return {**found["replay"], "doubt_spearman": doubt, **table, "action_error_ratio": action, **found}

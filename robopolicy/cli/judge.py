@@ -7,20 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
-from math import isfinite
+from math import ceil, inf, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
-from robopolicy.cli.common import Result, need, positive, run, say, simulator
+from robopolicy.backends import Backend, Run, get_ready, workers
+from robopolicy.cli.candidates import Candidate, candidates, delayed
+from robopolicy.cli.common import Result, need, positive, run, say
 from robopolicy.errors import BadInput
 
 if TYPE_CHECKING:
     from robopolicy.evaluate import Evaluation
-    from robopolicy.protocols import ChunkEnv, Policy, Steerer
-    from robopolicy.spec import Spec
+    from robopolicy.protocols import ChunkEnv
 
-# Imagined episodes that run at the same time; changes no episode.
-_IMAGINED_BATCH = 256
+# Imagined episodes that a worker runs at the same time.
+_IMAGINED_BATCH = 64
 # Ten times as many doubtful chunks as where doubt was calibrated.
 DOUBTFUL = 0.1
 # Share of the first policy's imagined successes that imagination may doubt no more than.
@@ -47,7 +48,8 @@ class Evaluate:
             say it, or as they never do.
         delay: control steps that a policy takes for a chunk ("robopolicy bench-policy" says how many). It is
             asked so early, and its plans continue each other; for policies without memory and steerer.
-        processes: simulators that run at the same time; changes no episode.
+        processes: workers, each with a simulator; changes no episode.
+        backend: where they work: "local", or "ray" (RAY_ADDRESS names a cluster).
     """
 
     policy: tuple[Path, ...]
@@ -59,6 +61,7 @@ class Evaluate:
     episodes: int = 100
     seed: int = 0
     processes: int = 2
+    backend: Backend = "local"
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,8 @@ class Imagine:
             one that lets nine in ten of the first policy's successes stand: what the world model does not
             know does not count.
         seed: master seed.
+        processes: workers, each with the world model; changes no episode.
+        backend: where they work: "local", or "ray" (RAY_ADDRESS names a cluster).
     """
 
     world: Path
@@ -94,6 +99,8 @@ class Imagine:
     real: Path | None = None
     doubt_limit: float | None = None
     seed: int = 0
+    processes: int = 2
+    backend: Backend = "local"
 
 
 @dataclass(frozen=True)
@@ -130,82 +137,78 @@ class Report:
     out: Path | None = None
 
 
-class _Candidate(NamedTuple):
-    label: str
-    policy: Policy
-    steerer: Steerer | None
-    hashes: dict[str, str]
-
-
 def evaluate(args: Evaluate) -> Result:
     """Judges in the real simulator; see `Evaluate`."""
+    get_ready(args.backend, args.processes)
     return run("evaluate", args, None, lambda: _evaluate(args))
 
 
 def imagine(args: Imagine) -> Result:
     """Judges in imagination; see `Imagine`."""
+    get_ready(args.backend, args.processes)
     return run("imagine", args, None, lambda: _imagine(args))
 
 
 def _evaluate(args: Evaluate) -> Result:
+    positive(episodes=args.episodes, processes=args.processes)
+    seeds = _seeds(args.seed, "held_out", args.episodes)
+    found = _real_candidates(args)
+    with workers(partial(_Real, args), args.backend, min(args.processes, args.episodes)) as run_jobs:
+        judged = _judge(run_jobs, found, seeds, 1, "real")
+    return {"task": args.task, "processes": args.processes, **judged, "real_minus_imagined": {}}
+
+
+def _real_candidates(args: Evaluate) -> list[Candidate]:
     from robopolicy.policies.told import told
-    from robopolicy.seeding import episode_seed
     from sim.tasks import find_task
 
-    positive(episodes=args.episodes, processes=args.processes)
     task = find_task(args.task)
-    candidates = _candidates(task.spec, args.policy, args.steerer)
+    found = candidates(task.spec, args.policy, args.steerer)
     if task.instruct:
         say_it = partial(task.instruct, familiar=args.wording == "familiar")
-        candidates = [c._replace(policy=told(c.policy, say_it)) for c in candidates]
-    candidates = [c._replace(policy=_delayed(c, args.delay)) for c in candidates]
-    acted, seen = candidates[0].policy.spec.chunk, candidates[0].policy.spec.obs_steps
-    seeds = _seeds(args.seed, "held_out", args.episodes)
-    with simulator(args.task, min(args.processes, args.episodes), acted, seen=seen) as env:
-        # Builds and warms the simulators, so that the speed measured is theirs.
-        env.reset(seed=[episode_seed(args.seed, "warmup", i) for i in range(env.num_envs)])
-        judged = _judge(env, candidates, seeds, "real")
-    return {"task": args.task, "processes": env.num_envs, **judged, "real_minus_imagined": {}}
+        found = [c._replace(policy=told(c.policy, say_it)) for c in found]
+    return [c._replace(policy=delayed(c, args.delay)) for c in found]
 
 
-def _delayed(candidate: _Candidate, delay: int) -> Policy:
-    """The policy when each of its chunks takes so many control steps."""
-    from robopolicy.policies.load import ChunkPolicy
-    from robopolicy.realtime import RealtimePolicy
+class _Real:
+    """What a worker of `evaluate` does: episodes in a simulator of its own."""
 
-    policy = candidate.policy
-    if not delay:
-        return policy
-    if candidate.steerer or not isinstance(policy, ChunkPolicy):
-        wanted = "0, but for a policy of ours without steerer that is told nothing"
-        raise BadInput("delay", wanted, f"{delay} for {candidate.label}")
-    most = policy.spec.chunk // 2
-    if not 0 < delay <= most:
-        raise BadInput("delay", f"0 to {most}, half of the policy's chunk", delay)
-    return RealtimePolicy(policy, policy.spec.chunk - delay, delay)
+    def __init__(self, args: Evaluate):
+        from sim.vector import SimSingleEnv
+
+        self.candidates = _real_candidates(args)
+        spec = self.candidates[0].policy.spec
+        # gymnasium means something else by `spec`, so its type hides ours.
+        self.env = cast("ChunkEnv", SimSingleEnv(args.task, spec.chunk, seen=spec.obs_steps))
+
+    def __call__(self, job: _Job) -> Evaluation:
+        from robopolicy.evaluate import evaluate
+
+        one = self.candidates[job.candidate]
+        return evaluate(self.env, one.policy, one.steerer, job.seeds, one.label, quiet=True)
 
 
 def _imagine(args: Imagine) -> Result:
     from robopolicy.checkpoint import folder_hash
-    from robopolicy.steering.steer import trusted_doubt
-    from world_models.load import imagination, load_world, start_states
+    from robopolicy.steering.steer import doubt_limit
+    from world_models.load import load_world
 
-    positive(episodes=args.episodes)
+    positive(episodes=args.episodes, processes=args.processes)
     if args.doubt_limit is not None:
         positive(doubt_limit=args.doubt_limit)
     need("world", [args.world])
     world = load_world(args.world)
-    candidates = _candidates(world.spec, args.policy, args.steerer)
-    real = _real_rows(args.real, candidates) if args.real else {}
-    # The rows that no steerer practised from.
-    _, starts = start_states(args.world)
-    batch, limit = min(_IMAGINED_BATCH, args.episodes), args.doubt_limit
-    if limit is None:
-        unlimited = cast("ChunkEnv", imagination(world, starts, batch))
-        limit = trusted_doubt(unlimited, candidates[0].policy, args.episodes, args.seed, TRUSTED)
-    env = imagination(world, starts, batch, limit)
+    found = candidates(world.spec, args.policy, args.steerer)
+    real = _real_rows(args.real, found) if args.real else {}
     seeds = _seeds(args.seed, "imagined", args.episodes)
-    judged = _judge(cast("ChunkEnv", env), candidates, seeds, "imagined")
+    count, limit = min(args.processes, ceil(args.episodes / _IMAGINED_BATCH)), args.doubt_limit
+    with workers(partial(_Imagined, args), args.backend, count) as run_jobs:
+        if limit is None:
+            plain = found[0]._replace(label="doubt")
+            trial = _seeds(args.seed, "validation", args.episodes)
+            done = _judged(run_jobs, 0, plain, trial, _IMAGINED_BATCH, "imagined")
+            limit = doubt_limit(done.episodes, TRUSTED)
+        judged = _judge(run_jobs, found, seeds, _IMAGINED_BATCH, "imagined", limit)
     imagined = {row["label"]: row for row in judged["policies"]}
     gaps = {
         label: {"real": r["rate"], "imagined": i["rate"], "gap": r["rate"] - i["rate"]}
@@ -217,6 +220,25 @@ def _imagine(args: Imagine) -> Result:
     common: Result = {"task": world.spec.task, "world": folder_hash(args.world)}
     common["doubt_limit"] = limit if isfinite(limit) else None
     return {**common, **judged, "real_minus_imagined": gaps, "ranking": ranking, "refused": refused}
+
+
+class _Imagined:
+    """What a worker of `imagine` does: many episodes at once in a world model of its own."""
+
+    def __init__(self, args: Imagine):
+        from world_models.load import imagination, load_world, start_states
+
+        world = load_world(args.world)
+        self.candidates = candidates(world.spec, args.policy, args.steerer)
+        # The rows that no steerer practised from.
+        _, starts = start_states(args.world)
+        self.imagination = partial(imagination, world, starts)
+
+    def __call__(self, job: _Job) -> Evaluation:
+        from robopolicy.evaluate import evaluate
+
+        one, env = self.candidates[job.candidate], self.imagination(len(job.seeds), job.doubt_limit)
+        return evaluate(cast("ChunkEnv", env), one.policy, one.steerer, job.seeds, one.label, quiet=True)
 
 
 def refusal(rows: Sequence[Result]) -> str:
@@ -231,11 +253,24 @@ def refusal(rows: Sequence[Result]) -> str:
     )
 
 
-def _judge(env: ChunkEnv, candidates: Sequence[_Candidate], seeds: list[int], where: str) -> Result:
-    """The result format that simulator and imagination share."""
-    from robopolicy.evaluate import compare, evaluate
+class _Job(NamedTuple):
+    candidate: int
+    seeds: list[int]
+    doubt_limit: float
 
-    done = [(c, evaluate(env, c.policy, c.steerer, seeds, f"{c.label} ({where})")) for c in candidates]
+
+def _judge(
+    run_jobs: Run[_Job, Evaluation],
+    found: Sequence[Candidate],
+    seeds: list[int],
+    batch: int,
+    where: str,
+    doubt_limit: float = inf,
+) -> Result:
+    """The result format that simulator and imagination share."""
+    from robopolicy.evaluate import compare
+
+    done = [(c, _judged(run_jobs, i, c, seeds, batch, where, doubt_limit)) for i, c in enumerate(found)]
     return {
         "policies": [_row(c, e) for c, e in done],
         # Of all pairs; those with the first policy come first.
@@ -246,7 +281,29 @@ def _judge(env: ChunkEnv, candidates: Sequence[_Candidate], seeds: list[int], wh
     }
 
 
-def _row(candidate: _Candidate, e: Evaluation) -> Result:
+def _judged(
+    run_jobs: Run[_Job, Evaluation],
+    index: int,
+    candidate: Candidate,
+    seeds: list[int],
+    batch: int,
+    where: str,
+    doubt_limit: float = inf,
+) -> Evaluation:
+    """One candidate, `batch` episodes to a job."""
+    from robopolicy.evaluate import joined
+    from robopolicy.progress import Progress
+
+    jobs = [_Job(index, seeds[i : i + batch], doubt_limit) for i in range(0, len(seeds), batch)]
+    parts: dict[int, Evaluation] = {}
+    with Progress(f"{candidate.label} ({where})", len(seeds)) as bar:
+        for i, part in run_jobs(jobs):
+            parts[i] = part
+            bar.advance(len(part.seeds))
+    return joined([parts[i] for i in range(len(jobs))])
+
+
+def _row(candidate: Candidate, e: Evaluation) -> Result:
     return {
         "label": candidate.label,
         **e.rate.to_dict(),
@@ -261,43 +318,7 @@ def _row(candidate: _Candidate, e: Evaluation) -> Result:
     }
 
 
-def _candidates(spec: Spec, policies: Sequence[Path], steerers: Sequence[Path]) -> list[_Candidate]:
-    """Every policy by itself, then every steerer with the policy it was trained for."""
-    from robopolicy.checkpoint import folder_hash, read_json
-    from robopolicy.policies.load import load_policy
-    from robopolicy.steering.load import load_steerer
-    from robopolicy.steering.steerer import policy_hash
-
-    need("policy", policies)
-    if steerers:
-        need("steerer", steerers)
-    labels = _labels([*policies, *steerers])
-    candidates: list[_Candidate] = []
-    for folder in policies:
-        policy = load_policy(folder, spec)
-        spec.require(policy.spec, "policy")
-        hashes = {"policy": folder_hash(folder)}
-        candidates.append(_Candidate(labels[folder], policy, None, hashes))
-    plain, by_hash = list(candidates), {policy_hash(c.policy): c for c in candidates}
-    for folder in steerers:
-        config = read_json(folder / "config.json")
-        # Where none fits, the loader says what is wrong with the first.
-        own = by_hash.get(str(config.get("policy_hash")), plain[0])
-        steerer = load_steerer(folder, own.policy)
-        hashes = {**own.hashes, "steerer": folder_hash(folder)}
-        candidates.append(_Candidate(labels[folder], own.policy, steerer, hashes))
-    return candidates
-
-
-def _labels(folders: Sequence[Path]) -> dict[Path, str]:
-    """Folder names, or whole paths where names repeat."""
-    if len(set(folders)) < len(folders):
-        raise BadInput("policy, steerer", "different folders", [str(f) for f in folders])
-    names = Counter(f.resolve().name for f in folders)
-    return {f: f.resolve().name if names[f.resolve().name] == 1 else str(f) for f in folders}
-
-
-def _real_rows(path: Path, candidates: Sequence[_Candidate]) -> dict[str, Result]:
+def _real_rows(path: Path, candidates: Sequence[Candidate]) -> dict[str, Result]:
     """Real results by label, of those policies that are judged here too (by hash, not by name)."""
     from robopolicy.checkpoint import read_json
 

@@ -122,9 +122,7 @@ def imagined_success(env: ChunkEnv, policy: Policy, episodes: int, seed: int) ->
 def trusted_doubt(env: ChunkEnv, policy: Policy, episodes: int, seed: int, share: float) -> float:
     """The doubt limit at which `share` of the plain policy's imagined successes would still stand.
 
-    Doubt has no natural unit: models trained on other data doubt their own successes two times as much.
-    Where the plain policy succeeds is where a model has seen most; a learner may go that far and no further
-    (halting as in MOReL, Kidambi et al. 2020, arXiv 2005.05951, with the limit measured instead of guessed).
+    See `doubt_limit`.
 
     Args:
         env: imagination without a limit.
@@ -134,7 +132,20 @@ def trusted_doubt(env: ChunkEnv, policy: Policy, episodes: int, seed: int, share
         share: in (0, 1).
     """
     seeds = [episode_seed(seed, "validation", i) for i in range(episodes)]
-    done = rollout(env, policy, PriorSteerer(), seeds, source="imagined")
+    return doubt_limit(rollout(env, policy, PriorSteerer(), seeds, source="imagined"), share)
+
+
+def doubt_limit(done: Sequence[Episode], share: float) -> float:
+    """The doubt limit at which `share` of the successes among imagined episodes would still stand.
+
+    Doubt has no natural unit: models trained on other data doubt their own successes two times as much.
+    Where the plain policy succeeds is where a model has seen most; a learner may go that far and no further
+    (halting as in MOReL, Kidambi et al. 2020, arXiv 2005.05951, with the limit measured instead of guessed).
+
+    Args:
+        done: of the plain policy, in imagination without a limit.
+        share: in (0, 1).
+    """
     # Of a policy that never succeeds all episodes count: there is nothing better to go by.
     doubts = [float(e.doubt.max()) for e in done if e.success] or [float(e.doubt.max()) for e in done]
     # A model that cannot doubt, having one member only, cannot be halted by it either.

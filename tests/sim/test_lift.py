@@ -14,7 +14,7 @@ from sim.experts import ExpertSettings, Operator
 from sim.lift_expert import OPERATORS, LiftExpert
 from sim.robosuite_env import LiftEnv
 from sim.tasks import LIFT, find_task
-from sim.vector import SimVectorEnv
+from sim.vector import SimVectorEnv, steps_taken
 
 ABOVE = (0.0, 0.0, 0.13)
 
@@ -80,9 +80,9 @@ def test_experts_careful_lifts_and_blind_one_fails_whatever_the_batch() -> None:
         careful = LiftExpert(LIFT, ExpertSettings((Operator("from above", ABOVE, sigma_m=0.0),), p_retry=0.0))
         blind = LiftExpert(LIFT, ExpertSettings((Operator("from above", ABOVE, 1, (0.045, 0)),), p_retry=0.0))
         alone = rollout(one, careful, PriorSteerer(), [11])[0]
-        steps = SimVectorEnv.steps_taken
+        steps = steps_taken()
         both = rollout(two, careful, PriorSteerer(), [12, 11])
-        assert SimVectorEnv.steps_taken - steps == sum(e.length for e in both)
+        assert steps_taken() - steps == sum(e.length for e in both)
         failed = rollout(two, blind, PriorSteerer(), [11])[0]
     finally:
         one.close(terminate=True)

@@ -12,6 +12,7 @@ from robopolicy.errors import BadInput
 from robopolicy.protocols import Prediction
 from robopolicy.train import seeded_init
 from world_models.diagnose import diagnose, imagine
+from world_models.recording import rerun_recording
 from world_models.state import StateWorldModel
 from world_models.statistics import fit_statistics
 from world_models.windows import windows
@@ -174,3 +175,22 @@ def test_imagine_repeats_the_last_action_of_a_short_episode():
 def test_episodes_of_one_kind_are_refused(success):
     with pytest.raises(BadInput, match="successes and failures"):
         diagnose(known(), [episode(SPEC, i, 6, success) for i in range(4)], 0)
+
+
+def test_recording_holds_real_and_imagined_numbers_side_by_side(recorded, tmp_path):
+    rerun = pytest.importorskip("rerun")
+    path = tmp_path / "new" / "seen.rrd"
+    rerun_recording(known(), recorded, 0, path)
+    rows = {
+        chunk.entity_path: chunk.to_record_batch().to_pydict()
+        for chunk in rerun.chunk.RrdReader(path).stream().to_chunks()
+    }
+    first = next(e for e in recorded if e.success)
+    for name in SPEC.state_names[:3]:
+        root = f"/seed\\ {first.seed}\\,\\ success/{name}"
+        real, imagined = (rows[f"{root}/{which}"]["Scalars:scalars"] for which in ("real", "imagined"))
+        assert len(real) == first.length + 1
+        # A perfect model: what is imagined is what followed.
+        assert np.allclose(real[1:], imagined, atol=1e-5)
+    with pytest.raises(BadInput, match="new file"):
+        rerun_recording(known(), recorded, 0, path)
