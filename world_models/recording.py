@@ -20,8 +20,8 @@ _EACH = 5
 def rerun_recording(world: StateWorldModel, episodes: Sequence[Episode], seed: int, path: Path) -> None:
     """Writes some successes and failures, each beside what `world` imagines of its recorded actions.
 
-    Each number of the state has a plot with both; the probability of success and the step at which the episode
-    really succeeded are at the end.
+    Each number of the state has both under one name; so has success: its probability, and the step at which
+    the episode really succeeded.
 
     Args:
         world: frozen world model.

@@ -192,7 +192,6 @@ def _acting(demos: Path) -> dict[str, Any]:
     batch = {k: torch.zeros(1, 2, n) for k, n in sizes.items()}
     ours = {kind: new_policy(spec, _config(kind), data, SEED).eval() for kind in ("quick", "beso", "full")}
     obs, noise = data.obs(torch.zeros(1, dtype=torch.long)), torch.zeros(1, spec.chunk, spec.action_dim)
-    level = torch.ones(1)
     times: dict[str, list[float]] = {k: [] for k in ("lerobot", *ours, *(f"{k} bare" for k in ours))}
     with torch.no_grad():
         for _ in range(3):
@@ -200,7 +199,8 @@ def _acting(demos: Path) -> dict[str, Any]:
             for kind, policy in ours.items():
                 times[kind].append(_ms(lambda p=policy: p.sample(obs, {}, noise), 100))
                 cond = policy.condition(obs)
-                bare = _ms(lambda p=policy, c=cond: p.core.denoiser(noise, level, c), 300)
+                at = torch.ones(1, dtype=torch.float if kind == "beso" else torch.long)
+                bare = _ms(lambda p=policy, c=cond, t=at: p.core.denoiser(noise, t, c), 300)
                 times[f"{kind} bare"].append(bare * policy.core.config.num_inference_steps)
     ms = {k: float(np.median(v)) for k, v in times.items()}
     return {

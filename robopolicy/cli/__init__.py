@@ -51,7 +51,7 @@ VERBS: dict[str, tuple[type, Callable[[Any], dict[str, Any] | int]]] = {
     "diagnose": (diagnose.Diagnose, diagnose.diagnose),
     "imagine": (judge.Imagine, judge.imagine),
     "steer": (learn.Steer, learn.steer),
-    "sweep": (sweep.Sweep, sweep.sweep),
+    "sweep": (sweep.Sweep, lambda args: sweep.sweep(args, parse, main)),
     "promote": (judge.Promote, judge.promote),
     "bench-policy": (bench.BenchPolicy, bench.bench_policy),
     "report": (judge.Report, judge.report),

@@ -124,16 +124,16 @@ class Promote:
 
 @dataclass(frozen=True)
 class Report:
-    """Make one self-contained HTML page of a run.
+    """Make one self-contained HTML page of a run, or one that compares several.
 
     Example: robopolicy report --run runs/demo
 
     Attributes:
-        run: folder of a run, such as that of "robopolicy demo".
-        out: the page; report.html in the run's folder by default.
+        run: folder of a run, such as that of "robopolicy demo"; others are compared with the first.
+        out: the page; report.html in the run's folder, or compared.html in the first's, by default.
     """
 
-    run: Path
+    run: tuple[Path, ...]
     out: Path | None = None
 
 
@@ -369,9 +369,11 @@ def promote(args: Promote) -> int:
 
 def report(args: Report) -> int:
     """Writes the page; see `Report`."""
-    need("run", [args.run])
-    from robopolicy.report import make_report
+    first, *others = need("run", args.run)
+    from robopolicy.report import compare_runs, make_report
 
-    page = make_report(args.run, args.out or args.run / "report.html")
-    say(str(page))
+    if others:
+        say(str(compare_runs(args.run, args.out or first / "compared.html")))
+    else:
+        say(str(make_report(first, args.out or first / "report.html")))
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -54,21 +55,27 @@ class _Run(NamedTuple):
     log: Path
 
 
-def sweep(args: Sweep) -> Result:
-    """Runs what is not finished; see `Sweep`."""
+def sweep(args: Sweep, parse: Callable[[list[str]], object], main: Callable[[list[str]], int]) -> Result:
+    """Runs what is not finished; see `Sweep`.
+
+    Args:
+        args: of the verb.
+        parse: raises SystemExit for a command line that makes no sense.
+        main: runs one; returns its exit code.
+    """
     get_ready(args.backend, args.processes)
-    return run("sweep", args, None, lambda: _sweep(args))
+    return run("sweep", args, None, lambda: _sweep(args, parse, main))
 
 
-def _sweep(args: Sweep) -> Result:
+def _sweep(args: Sweep, parse: Callable[[list[str]], object], main: Callable[[list[str]], int]) -> Result:
     from robopolicy.checkpoint import read_json
     from robopolicy.progress import Progress
     from robopolicy.results import RESULT
 
-    runs = _runs(args)
+    runs = _runs(args, parse)
     failed = []
     with (
-        workers(_worker, args.backend, min(args.processes, len(runs))) as run_jobs,
+        workers(partial(_worker, main), args.backend, min(args.processes, len(runs))) as run_jobs,
         Progress(f"sweep ({args.verb[0]})", len(runs)) as bar,
     ):
         for i, code in run_jobs(runs):
@@ -83,10 +90,8 @@ def _sweep(args: Sweep) -> Result:
     return {"swept": args.verb[0], "runs": rows}
 
 
-def _runs(args: Sweep) -> list[_Run]:
+def _runs(args: Sweep, parse: Callable[[list[str]], object]) -> list[_Run]:
     """All combinations; refused before anything is written if one of them makes no sense."""
-    from robopolicy.cli import parse
-
     positive(processes=args.processes)
     if not args.verb or args.verb[0] not in _SWEPT:
         raise BadInput("verb", f'after "--", one of {_SWEPT}', " ".join(args.verb) or "nothing")
@@ -119,14 +124,12 @@ def _flag(text: str) -> tuple[str, Sequence[str]]:
     return name.lstrip("-"), found
 
 
-def _worker() -> Callable[[_Run], int]:
-    return _run
+def _worker(main: Callable[[list[str]], int]) -> Callable[[_Run], int]:
+    return partial(_run, main)
 
 
-def _run(one: _Run) -> int:
+def _run(main: Callable[[list[str]], int], one: _Run) -> int:
     """The exit code of one run; what it says goes to its log."""
-    from robopolicy.cli import main
-
     one.log.parent.mkdir(parents=True, exist_ok=True)
     with one.log.open("a") as log, redirect_stdout(log), redirect_stderr(log):
         return main(one.line)

@@ -45,13 +45,14 @@ def make_report(run_dir: Path, out: Path) -> Path:
     run = gather(run_dir)
     if out.is_dir():
         raise BadInput("out", "a file", f"{out} (a folder)")
-    html = _environment().get_template("page.html").render(_context(run))
+    html = environment().get_template("page.html").render(_context(run))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out, html.encode())
     return out
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """What turns the templates into pages."""
     loader = PackageLoader("robopolicy.report")
     env = Environment(autoescape=True, undefined=StrictUndefined, loader=loader, trim_blocks=True)
     env.filters |= {"percent": figures.percent, "signed": _signed, "duration": _duration}

@@ -28,6 +28,8 @@ WHERE = [("local", 1), ("local", 3), ("ray", 1), ("ray", 4)]
 def cluster():
     """Two nodes of this machine with two cores each, which RAY_ADDRESS names."""
     with pytest.MonkeyPatch.context() as patch:
+        # Ray's workers stand back behind everything else, such as other tests.
+        patch.setenv("RAY_worker_niceness", "0")
         nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
         nodes.add_node(num_cpus=2)
         patch.setenv("RAY_ADDRESS", nodes.address)

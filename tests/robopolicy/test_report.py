@@ -9,6 +9,7 @@ import math
 import re
 from html.parser import HTMLParser
 
+import browser
 import numpy as np
 import pytest
 from PIL import Image
@@ -369,3 +370,15 @@ def test_plot_keeps_points_inside_its_axes():
         px, py = plot.at(x, y)
         assert plot.left - 8 <= px <= plot.right + 8
         assert plot.top - 8 <= py <= plot.bottom + 8
+
+
+@pytest.mark.skipif(not browser.CHROMIUM, reason="no browser here")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_page_in_a_browser_fits_a_telephone_and_a_desktop_and_is_legible(width, run, tmp_path):
+    make_report(run, tmp_path / "report.html")
+    seen = browser.seen(tmp_path / "report.html", width, tmp_path)
+    assert seen["window"] > 0.9 * width
+    assert seen["width"] <= seen["window"], seen["sticking_out"]
+    assert not seen["sticking_out"]
+    assert seen["smallest"] >= 10
+    assert seen["unreachable"] == 0
