@@ -68,8 +68,11 @@ def main() -> None:
     took = {verb: _undisturbed(verb) for verb in VERBS}
     counts: dict[str, dict[str, int]] = {verb: {"runs": 0, "kills": 0, "lost": 0} for verb in VERBS}
     for number in count():
-        if sum(c["kills"] for c in counts.values()) >= wanted:
+        done = sum(c["kills"] for c in counts.values())
+        if done >= wanted:
             break
+        if not number % len(VERBS):
+            console.print(f"{done} of {wanted} kills")
         verb = list(VERBS)[number % len(VERBS)]
         found, out = counts[verb], RUNS / "killed" / f"{verb}-{number}"
         kills, difference = _disturbed(verb, out, took[verb], rng.uniform)
@@ -106,9 +109,10 @@ def _disturbed(
         process = _started(verb, out)
         process.join(uniform(0, seconds) if kills < _MOST else None)
         if process.exitcode is None:
-            kills += 1
             _killed(process.pid)
             process.join()
+        if process.exitcode == -signal.SIGKILL:
+            kills += 1
             continue
         # One that was through before its first kill is done once more.
         if not kills:
@@ -134,8 +138,12 @@ def _run(line: str, log: Path) -> None:
 
 
 def _killed(pid: int) -> None:
-    """Kills a process and all that it started, children first learned of."""
-    everyone = [*psutil.Process(pid).children(recursive=True), psutil.Process(pid)]
+    """Kills a process and all that it started."""
+    try:
+        process = psutil.Process(pid)
+        everyone = [*process.children(recursive=True), process]
+    except psutil.NoSuchProcess:  # it has just ended by itself
+        return
     for process in everyone:
         try:
             process.send_signal(signal.SIGKILL)

@@ -126,6 +126,15 @@ def _measured_scale() -> Row:
     return read_json(path) if path.is_file() else {}
 
 
+def _kills() -> str:
+    found = read_json(RESULTS / "faults.json").get("kills")
+    if not found:
+        return "Not measured yet.\n"
+    rows = [f"| {verb} | {c['runs']} | {c['kills']} | {c['lost']} |" for verb, c in found["verbs"].items()]
+    rows.append(f"| all | {found['runs']} | {found['kills']} | {found['lost']} |")
+    return _text(["| verb | runs | kills | lost or other than undisturbed |", "|---|---|---|---|", *rows])
+
+
 def _one(values: set[int]) -> int:
     (value,) = values
     return value
@@ -153,6 +162,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         "world": _table(tables.world),
         "shared": lambda: tables.shared(read_json(SHARED) if SHARED.is_file() else {}),
     },
+    "docs/faults.md": {"kills": _kills},
     "docs/deploy.md": {"measured": lambda: deployment.measured(read_json(RESULTS / "deploy.json"))},
     "docs/pixels.md": {"pictures": pictures},
     "docs/scale.md": {
