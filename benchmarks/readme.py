@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import scale_report
+from benchmarks import architecture, scale_report
 from benchmarks.deploy import summary as deployment
 from benchmarks.policies import figures
 from benchmarks.policies import summary as policies
@@ -174,6 +174,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     },
 }
 FIGURES: dict[str, Callable[[], str]] = {
+    "architecture.svg": architecture.figure,
     "diffusion.svg": lambda: figures.paths("ddim"),
     "beso.svg": lambda: figures.paths("beso"),
     "flow.svg": lambda: figures.paths("flow"),

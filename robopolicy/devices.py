@@ -7,8 +7,9 @@ that of one process with all rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -20,6 +21,8 @@ from robopolicy.processes import leads
 
 Precision = Literal["fp32", "bf16"]
 Log = Literal["none", "tensorboard", "wandb"]
+SCALARS = "ROBOPOLICY_SCALARS"
+"""Environment variable: folder in which every training loop leaves scalars for TensorBoard."""
 
 
 class Devices:
@@ -66,6 +69,31 @@ class Devices:
     def wait(self) -> None:
         """Until all processes have come here."""
         self._state.wait_for_everyone()
+
+
+@contextmanager
+def scalars(label: str) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
+    """What writes down scalars of a loop for TensorBoard, if `SCALARS` names a folder.
+
+    Raises:
+        BadInput: if the library is not installed.
+    """
+    folder = os.environ.get(SCALARS)
+    if not folder or not leads():
+        yield lambda step, values: None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as e:
+        raise BadInput(SCALARS, "an installed library: pip install tensorboard", e) from e
+    name = "".join(c if c.isalnum() else "-" for c in label)
+    with SummaryWriter(str(Path(folder) / name)) as writer:
+
+        def write(step: int, values: Mapping[str, float]) -> None:
+            for key, value in values.items():
+                writer.add_scalar(key, value, step)
+
+        yield write
 
 
 def scalar_log(kind: Log, folder: Path, settings: dict) -> Callable[[int, dict[str, float]], None] | None:

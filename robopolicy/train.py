@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from robopolicy.checkpoint import load_tensors, save_tensors
+from robopolicy.devices import scalars
 from robopolicy.errors import BadInput, Interrupted, RoboPolicyError
 from robopolicy.progress import Progress
 from robopolicy.seeding import torch_seed
@@ -72,7 +73,8 @@ def fit(
         saves: write progress; else only go on from it (work beside another process that writes it).
 
     Returns:
-        A metrics row every 1% of the steps (not part of the resumed state).
+        A metrics row every 1% of the steps (not part of the resumed state); TensorBoard gets the same, see
+        `robopolicy.devices.scalars`.
 
     Raises:
         Interrupted: on Ctrl-C, after saving.
@@ -100,7 +102,11 @@ def fit(
     generator = torch.Generator()
     rows: list[dict[str, float]] = []
     every, saved_at = max(1, steps // 100), clock()
-    with Progress(label, steps, start, quiet) as bar, _interruptible() as interrupted:
+    with (
+        Progress(label, steps, start, quiet) as bar,
+        _interruptible() as interrupted,
+        scalars(label) as write,
+    ):
         for i in range(start, steps):
             generator.manual_seed(torch_seed(seed, "step", i))
             try:
@@ -114,6 +120,7 @@ def fit(
                 raise RoboPolicyError(f"{label}: loss is {metrics['loss']} at step {i}; {_KEPT}")
             if i % every == 0 or i == steps - 1:
                 rows.append({"step": i, **metrics})
+                write(i, metrics)
             if on_step:
                 on_step(i, metrics)
             bar.advance()

@@ -2,7 +2,8 @@
 
 import pytest
 
-from benchmarks.readme import DOCUMENTS, ROOT, refreshed
+from benchmarks.readme import DOCUMENTS, FIGURES, ROOT, refreshed
+from robopolicy.report.svg import standalone
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -14,3 +15,9 @@ def test_document_quotes_what_the_results_files_say(document):
 def test_document_without_its_block_is_refused():
     with pytest.raises(ValueError, match="truth"):
         refreshed("README.md", "no block here")
+
+
+@pytest.mark.parametrize("name", ["architecture.svg", "scale.svg"])
+def test_figure_shows_what_the_code_and_the_results_files_say(name):
+    drawn = standalone(FIGURES[name]())
+    assert (ROOT / "docs" / "figures" / name).read_bytes() == drawn

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from robopolicy.devices import SCALARS
 from robopolicy.errors import BadInput, Interrupted, RoboPolicyError
 from robopolicy.train import fit, load_optimizer_state, optimizer_state, seeded_init, warm_cosine
 
@@ -135,6 +136,17 @@ def test_rows_are_a_curve():
     assert [r["step"] for r in rows][-2:] == [248, 249]
     assert len(rows) == 126
     assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+def test_scalars_of_a_loop_are_its_rows_where_the_environment_asks_for_them(tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setenv(SCALARS, str(tmp_path))
+    rows = fit(Toy(), STEPS, 0, "world model 1/3")
+    found = EventAccumulator(str(tmp_path / "world-model-1-3"))
+    found.Reload()
+    written = [(s.step, s.value) for s in found.Scalars("loss")]
+    assert written == [(row["step"], pytest.approx(row["loss"], rel=1e-6)) for row in rows]
 
 
 def test_initial_weights_leave_the_global_stream_alone():
