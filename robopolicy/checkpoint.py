@@ -31,6 +31,7 @@ from robopolicy.spec import SPEC_FILE, Spec
 
 MANIFEST = "manifest.json"
 PROGRESS = "progress.safetensors"
+REMEMBERED = "remembered.json"
 _SCHEMA = 1
 _CHECKSUM = "sha256"
 _PLAIN = re.compile(r"(?!\.+$)[A-Za-z0-9._-]{1,120}")
@@ -180,6 +181,38 @@ def seal(folder: Path, kind: str, spec: Spec, files: list[str]) -> None:
 def save_spec(spec: Spec, folder: Path) -> None:
     """As `Spec.save`, atomically."""
     write_atomic(folder / SPEC_FILE, json.dumps(spec.to_dict(), indent=1, allow_nan=False).encode())
+
+
+def remember(out: Path, made_with: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+    """Keeps what is to be said of an artefact that is about to be sealed, until it has been said.
+
+    Whoever is killed between the two would otherwise have an artefact and no curve of its training.
+
+    Args:
+        out: the artefact's folder.
+        made_with: settings; `remembered` compares them.
+        fields: JSON-able.
+    """
+    write_json(out / REMEMBERED, {"made_with": _plain(made_with), "fields": dict(fields)})
+
+
+def remembered(out: Path, made_with: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What `remember` kept of a finished artefact; none if there is nothing to remember.
+
+    Raises:
+        BadInput: if it was made with other settings.
+    """
+    if not is_sealed(out) or not (out / REMEMBERED).is_file():
+        return None
+    found = read_json(out / REMEMBERED)
+    if found["made_with"] != _plain(made_with):
+        raise BadInput("out", "a free folder or the same settings as before", f"{out}, other settings")
+    return found["fields"]
+
+
+def _plain(settings: Mapping[str, Any]) -> Any:
+    """As JSON would give it back."""
+    return json.loads(json.dumps(dict(settings), default=str))
 
 
 def is_sealed(folder: Path) -> bool:

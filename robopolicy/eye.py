@@ -17,6 +17,8 @@ from robopolicy.checkpoint import (
     load_tensors,
     open_sealed,
     read_json,
+    remember,
+    remembered,
     save_tensors,
     seal,
     write_json,
@@ -88,15 +90,19 @@ def train_eye(datasets: list[Path], out: Path, config: EyeConfig, seed: int) -> 
     rest = max(1, round(_HELD_OUT * len(episodes)))
     learner = _Learner(spec, config, _pictures(spec, episodes[rest:]), seed)
     made_with = {**dataclasses.asdict(config), "episodes": len(episodes)}
+    if done := remembered(out, {**made_with, "seed": seed}):
+        return done
     out.mkdir(parents=True, exist_ok=True)
     curve = fit(learner, config.steps, seed, "eye", out / PROGRESS, made_with)
     eye = learner.eye.eval().requires_grad_(False)
     found = psnr(eye, _pictures(spec, episodes[:rest]))
     save_tensors(out / "eye.safetensors", eye.state_dict())
     write_json(out / "config.json", {"eye": dataclasses.asdict(config), "seed": seed})
+    fields = {"psnr_db": found, "curve": curve}
+    remember(out, {**made_with, "seed": seed}, fields)
     seal(out, "eye", spec, ["config.json", "eye.safetensors"])
     (out / PROGRESS).unlink(missing_ok=True)
-    return {"psnr_db": found, "curve": curve}
+    return fields
 
 
 def load_eye(folder: Path) -> tuple[Eye, Spec]:

@@ -16,7 +16,7 @@ import psutil
 import torch
 
 import robopolicy
-from robopolicy.checkpoint import write_json
+from robopolicy.checkpoint import REMEMBERED, write_json
 
 RESULT = "result.json"
 SCHEMA = 1
@@ -36,6 +36,7 @@ def write_result(out: Path, verb: str, fields: Mapping[str, Any]) -> dict[str, A
     result = {**common, "versions": versions(), "hardware": hardware(), **fields}
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / RESULT, result)
+    (out / REMEMBERED).unlink(missing_ok=True)
     return result
 
 

@@ -73,25 +73,25 @@ def fit(
         saves: write progress; else only go on from it (work beside another process that writes it).
 
     Returns:
-        A metrics row every 1% of the steps (not part of the resumed state); TensorBoard gets the same, see
-        `robopolicy.devices.scalars`.
+        A metrics row every 1% of the steps, those before an interruption too; TensorBoard gets the same,
+        see `robopolicy.devices.scalars`.
 
     Raises:
         Interrupted: on Ctrl-C, after saving.
         RoboPolicyError: if the loss or what was learned is not finite, or the device's memory full; the
             progress saved last is kept.
     """
-    start = 0
+    start, rows = 0, []
     if progress_file and progress_file.is_file():
         tensors, meta = load_tensors(progress_file)
         if meta.get("config") != _plain(config) or meta.get("steps") != steps or meta.get("seed") != seed:
             raise BadInput(str(progress_file), "progress of the same configuration", "another configuration")
         learner.load_state(tensors)
-        start = int(meta["next"])
+        start, rows = int(meta["next"]), list(meta.get("rows", []))
 
     def save(next_step: int) -> None:
         if progress_file and saves:
-            meta = {"config": _plain(config), "steps": steps, "seed": seed, "next": next_step}
+            meta = {"config": _plain(config), "steps": steps, "seed": seed, "next": next_step, "rows": rows}
             state = learner.state()
             spoiled = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
             if spoiled:
@@ -100,7 +100,6 @@ def fit(
             save_tensors(progress_file, state, meta)
 
     generator = torch.Generator()
-    rows: list[dict[str, float]] = []
     every, saved_at = max(1, steps // 100), clock()
     with (
         Progress(label, steps, start, quiet) as bar,

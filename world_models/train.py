@@ -11,7 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from robopolicy.checkpoint import PROGRESS, load_tensors, save_tensors, seal, write_json
+from robopolicy.checkpoint import (
+    PROGRESS,
+    load_tensors,
+    remember,
+    remembered,
+    save_tensors,
+    seal,
+    write_json,
+)
 from robopolicy.config import WorldConfig
 from robopolicy.data.episodes import dataset_info, load_episodes
 from robopolicy.errors import BadInput, Interrupted, RoboPolicyError
@@ -54,6 +62,9 @@ def train_world(
     data = windows(train, spec, model.steps)
     fit_statistics(model, data)
     success_learner(model, data, False, 1.0)  # refuses one-sided data before anything is written
+    made_with = _made_with(config, seed, train, data)
+    if done := remembered(out, made_with):
+        return done
     out.mkdir(parents=True, exist_ok=True)
 
     groups = [list(range(p, config.members, processes)) for p in range(min(processes, config.members))]
@@ -81,7 +92,6 @@ def train_world(
         member.load_state_dict(tensors)
         curves.append(meta["curve"])
     errors, progress = ErrorLearner(model, data, config), out / f"errors-{PROGRESS}"
-    made_with = _made_with(config, seed, train, data)
     error_curve = fit(
         errors, config.error_steps, torch_seed(seed, "errors"), "world model's errors", progress, made_with
     )
@@ -105,10 +115,12 @@ def train_world(
     starts = torch.from_numpy(np.stack([np.repeat(e.states[:1], spec.obs_steps, 0) for e in train]))
     save_tensors(out / "starts.safetensors", {"starts": starts})
     write_json(out / "config.json", {"world": dataclasses.asdict(config), "seed": seed, "report": report})
+    curves = {"members": curves, "errors": error_curve, "success": success["curve"]}
+    remember(out, made_with, {**report, "curves": curves})
     seal(out, "world", spec, ["config.json", "model.safetensors", "starts.safetensors"])
     for leftover in (progress, *(out / f"member-{i}.safetensors" for i in range(config.members))):
         leftover.unlink(missing_ok=True)
-    return {**report, "curves": {"members": curves, "errors": error_curve, "success": success["curve"]}}
+    return {**report, "curves": curves}
 
 
 def _recipe(folder: Path, won: list[bool], total: int) -> dict[str, Any]:

@@ -83,15 +83,14 @@ class _Actor:
 def collect(args: Collect) -> Result:
     """Records what is missing in `args.out`; see `Collect`."""
     get_ready(args.backend, args.processes)
-    return run("collect", args, None, lambda: _collect(args))
+    return run("collect", args, None, lambda: _collect(args), again=True)
 
 
 def _collect(args: Collect) -> Result:
-    from robopolicy.data.episodes import load_episodes
+    from robopolicy.checkpoint import is_sealed
     from robopolicy.data.writer import EpisodeWriter
     from robopolicy.progress import Progress
     from robopolicy.spec import Camera
-    from robopolicy.stats import wilson
     from sim.tasks import find_task
 
     task = find_task(args.task)
@@ -106,6 +105,8 @@ def _collect(args: Collect) -> Result:
         views = tuple(Camera(name, args.pictures, args.pictures) for name in args.cameras)
         recorded_spec = dataclasses.replace(spec, cameras=views)
 
+    if is_sealed(args.out):  # only the result was still to be written
+        return _collected(args, actor)
     with EpisodeWriter(args.out, recorded_spec, args.task, actor.settings) as writer:
         missing = [s for s in seeds if s not in set(writer.seeds_done)]
         if missing:
@@ -117,6 +118,14 @@ def _collect(args: Collect) -> Result:
                 for _, episode in run_jobs(missing):
                     writer.add(episode)
                     bar.advance()
+    return _collected(args, actor)
+
+
+def _collected(args: Collect, actor: _Actor) -> Result:
+    """What is said of the finished dataset."""
+    from robopolicy.data.episodes import load_episodes
+    from robopolicy.stats import wilson
+
     recorded = load_episodes([args.out])
     success = wilson(sum(e.success for e in recorded), len(recorded))
     return {

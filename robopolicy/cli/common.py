@@ -33,7 +33,7 @@ class HasOut(Protocol):
     def out(self) -> Path: ...
 
 
-def run(verb: str, args: HasOut, settings: Any, work: Callable[[], Result]) -> Result:
+def run(verb: str, args: HasOut, settings: Any, work: Callable[[], Result], again: bool = False) -> Result:
     """Does `work` unless `args.out` already holds its result, and writes down what came out.
 
     Args:
@@ -41,6 +41,7 @@ def run(verb: str, args: HasOut, settings: Any, work: Callable[[], Result]) -> R
         args: its arguments, a dataclass.
         settings: the stage's resolved config, a dataclass or none.
         work: returns the verb's own fields.
+        again: `work` knows what to do in a folder whose artefact is finished and whose result is not.
 
     Raises:
         BadInput: if the folder holds something else, or another process writes there; nothing has been
@@ -51,7 +52,7 @@ def run(verb: str, args: HasOut, settings: Any, work: Callable[[], Result]) -> R
 
     config = {"args": plain(args), "settings": plain(settings) if settings else {}}
     with alone(args.out) if leads() else nullcontext():
-        done = _finished(verb, args.out, config)
+        done = _finished(verb, args.out, config, again)
         if done is not None:
             say(f"{args.out} is finished already: nothing to do (delete it to start over)")
             return done
@@ -64,16 +65,17 @@ def run(verb: str, args: HasOut, settings: Any, work: Callable[[], Result]) -> R
         return write_result(args.out, verb, {"config": config, **fields, **measured})
 
 
-def _finished(verb: str, out: Path, config: Result) -> Result | None:
+def _finished(verb: str, out: Path, config: Result, again: bool) -> Result | None:
     """The result in `out` if the same verb with the same settings finished there; none if it is free."""
-    from robopolicy.checkpoint import is_sealed, read_json
+    from robopolicy.checkpoint import REMEMBERED, is_sealed, read_json
     from robopolicy.results import RESULT
 
     if out.exists() and not out.is_dir():
         raise BadInput("out", "a folder", f"{out} (a file)")
     if not (out / RESULT).is_file():
         # Sealed but without a result: the run ended between the two. The artefact itself is whole.
-        return {"verb": verb, "config": config} if is_sealed(out) else None
+        said = again or (out / REMEMBERED).is_file() or not is_sealed(out)
+        return None if said else {"verb": verb, "config": config}
     found = read_json(out / RESULT)
     if found.get("verb") != verb:
         raise BadInput("out", f"a free folder or one of {verb}", f"{out} (holds a {found.get('verb')})")

@@ -19,7 +19,7 @@ from lerobot.utils.constants import (
 )
 from torch import Tensor
 
-from robopolicy.checkpoint import PROGRESS, seal, tensor_hash
+from robopolicy.checkpoint import PROGRESS, remember, remembered, seal, tensor_hash
 from robopolicy.config import PolicyConfig
 from robopolicy.data.episodes import dataset_info, load_episodes
 from robopolicy.data.windows import PolicyWindows
@@ -154,6 +154,8 @@ def train_policy(
         "data": tensor_hash({"states": data.states, "actions": data.steps}),
         "init": policy.hash() if init else "",
     }
+    if done := remembered(out, {**settings, "seed": seed}):
+        return done
     curve = fit(
         learner,
         config.steps,
@@ -167,10 +169,12 @@ def train_policy(
     )
     policy.core.load_state_dict(learner.ema.average)
     seen = {"episodes": len(episodes), "windows": len(data)}
+    fields = {**seen, "unmoved": still, "curve": curve}
     if leads():
+        remember(out, {**settings, "seed": seed}, fields)
         save_policy(policy.cpu(), out, seen)
     devices.wait()
-    return {**seen, "unmoved": still, "curve": curve}
+    return fields
 
 
 def _continued(fresh: ChunkPolicy, init: Path) -> ChunkPolicy:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import Generator
 
-from robopolicy.checkpoint import PROGRESS, folder_hash, is_sealed
+from robopolicy.checkpoint import PROGRESS, folder_hash, is_sealed, remember, remembered
 from robopolicy.errors import BadInput, RoboPolicyError
 from robopolicy.policies.gaussian import GaussianPolicy, save_gaussian
 from robopolicy.policies.load import ChunkPolicy
@@ -83,7 +83,7 @@ def refine(
     Returns:
         Method, imagined success ("prior" of the given policy, "best" with its step, "last"), whether it
         "helped" (the 95% interval of best minus prior lies above zero), learning "curve" from step 0 and
-        "rows" (metrics since the last resume), "prefilled" transitions, "hashes" of given policy and world
+        "rows" (metrics), "prefilled" transitions, "hashes" of given policy and world
         before and after, "hash" of the new policy.
 
     Raises:
@@ -91,8 +91,6 @@ def refine(
             world; if there are no episodes; if the method cannot refine this kind of policy.
         RoboPolicyError: if training changed the given policy or the world model.
     """
-    if is_sealed(out):
-        raise BadInput("out", "a folder without a finished artefact", out)
     episodes = [e for e in episodes if e.length]
     if not episodes:
         raise BadInput("episodes", "at least one recorded episode", 0)
@@ -103,6 +101,11 @@ def refine(
         return {"policy": policy_hash(policy), "world": world_hash() if world_hash else ""}
 
     before = hashes()
+    settings = {**dataclasses.asdict(config), **before, "data": data_hash(episodes)}
+    if done := remembered(out, {**settings, "seed": seed}):
+        return {**done, "hash": folder_hash(out)}
+    if is_sealed(out):
+        raise BadInput("out", "a folder without a finished artefact", out)
     env = make_env(config.own.envs)
     try:
         initial = Generator().manual_seed(torch_seed(seed, "refine", "initial"))
@@ -111,7 +114,6 @@ def refine(
         keeper = BestKeeper(learner, learner.policy, validate, config.eval_every, config.own.steps)
         keeper.judge(0)
         out.mkdir(parents=True, exist_ok=True)
-        settings = {**dataclasses.asdict(config), **before, "data": data_hash(episodes)}
         rows = fit(keeper, config.own.steps, seed, f"refine ({config.method})", out / PROGRESS, settings)
     finally:
         env.close()
@@ -122,9 +124,8 @@ def refine(
 
     new = learner.policy
     new.load_state_dict(keeper.best)
-    save_gaussian(new, out) if isinstance(new, GaussianPolicy) else save_policy(new, out)
     curve = [{"step": at, **rate.to_dict()} for at, rate in keeper.curve]
-    return {
+    fields = {
         "method": config.method,
         "prior": prior.to_dict(),
         "best": curve[keeper.best_at],
@@ -134,5 +135,7 @@ def refine(
         "rows": rows,
         "prefilled": learner.prefilled,
         "hashes": {name: {"before": before[name], "after": after[name]} for name in before},
-        "hash": folder_hash(out),
     }
+    remember(out, {**settings, "seed": seed}, fields)
+    save_gaussian(new, out) if isinstance(new, GaussianPolicy) else save_policy(new, out)
+    return {**fields, "hash": folder_hash(out)}

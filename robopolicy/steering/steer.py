@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from robopolicy.checkpoint import PROGRESS, folder_hash, is_sealed, tensor_hash
+from robopolicy.checkpoint import PROGRESS, folder_hash, is_sealed, remember, remembered, tensor_hash
 from robopolicy.config import SteerConfig
 from robopolicy.errors import BadInput, RoboPolicyError
 from robopolicy.protocols import ChunkEnv, Policy, Steerer
@@ -176,8 +176,8 @@ def steer(
 
     Returns:
         Method, imagined success ("prior", "best" with its step, "last"), whether it "helped" (the 95%
-        interval of best minus prior lies above zero), learning "curve" (evaluations) and "rows" (metrics
-        since the last resume), "prefilled" transitions, "hashes" of policy and world before and after,
+        interval of best minus prior lies above zero), learning "curve" (evaluations) and "rows"
+        (metrics), "prefilled" transitions, "hashes" of policy and world before and after,
         "steerer" hash.
 
     Raises:
@@ -185,8 +185,6 @@ def steer(
             world; if there are no episodes.
         RoboPolicyError: if training changed the policy or the world model.
     """
-    if is_sealed(out):
-        raise BadInput("out", "a folder without a finished artefact", out)
     if not episodes:
         raise BadInput("episodes", "at least one recorded episode", 0)
 
@@ -194,6 +192,11 @@ def steer(
         return {"policy": policy_hash(policy), "world": world_hash() if world_hash else ""}
 
     before = hashes()
+    settings = {**dataclasses.asdict(config), **before, "data": data_hash(episodes)}
+    if done := remembered(out, {**settings, "seed": seed}):
+        return {**done, "steerer": folder_hash(out)}
+    if is_sealed(out):
+        raise BadInput("out", "a folder without a finished artefact", out)
     own = config.own
     env = make_env(own.envs)
     try:
@@ -202,7 +205,6 @@ def steer(
         prior = validate(PriorSteerer())
         keeper = BestKeeper(learner, learner.steerer, validate, config.eval_every, own.steps)
         out.mkdir(parents=True, exist_ok=True)
-        settings = {**dataclasses.asdict(config), **before, "data": data_hash(episodes)}
         rows = fit(keeper, own.steps, seed, f"steer ({config.method})", out / PROGRESS, settings)
     finally:
         env.close()
@@ -212,9 +214,8 @@ def steer(
             raise RoboPolicyError(f"steering changed the frozen {name}; nothing was saved")
 
     learner.steerer.load_state_dict(keeper.best)
-    save_steerer(out, learner.steerer, before["policy"], before["world"])
     curve = [{"step": at, **rate.to_dict()} for at, rate in keeper.curve]
-    return {
+    fields = {
         "method": config.method,
         "prior": prior.to_dict(),
         "best": curve[keeper.best_at],
@@ -224,8 +225,10 @@ def steer(
         "rows": rows,
         "prefilled": learner.prefilled,
         "hashes": {name: {"before": before[name], "after": after[name]} for name in before},
-        "steerer": folder_hash(out),
     }
+    remember(out, {**settings, "seed": seed}, fields)
+    save_steerer(out, learner.steerer, before["policy"], before["world"])
+    return {**fields, "steerer": folder_hash(out)}
 
 
 def data_hash(episodes: Sequence[Episode]) -> str:

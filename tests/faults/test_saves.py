@@ -218,7 +218,7 @@ def test_fault_26_training_killed_at_any_step_and_resumed_is_the_same_to_the_bit
         assert progress.is_file() == (at > 0)
         resumed = LEARNERS[kind]()
         rows = fit(resumed, STEPS, 5, "toy", **given)
-        assert rows == curve[at:]
+        assert rows == curve
         assert tensor_hash(resumed.state()) == tensor_hash(straight.state())
 
 

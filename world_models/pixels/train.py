@@ -11,7 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robopolicy.checkpoint import PROGRESS, load_tensors, save_tensors, seal, write_json
+from robopolicy.checkpoint import (
+    PROGRESS,
+    load_tensors,
+    remember,
+    remembered,
+    save_tensors,
+    seal,
+    write_json,
+)
 from robopolicy.data.episodes import dataset_info, load_episodes
 from robopolicy.devices import Devices
 from robopolicy.errors import BadInput, RoboPolicyError
@@ -65,8 +73,10 @@ def train_pixel_world(
     fit_statistics(model, data, seed)
     model.to(Devices().device)
     success = PixelSuccessLearner(model, data)  # refuses one-sided data before anything is written
-    out.mkdir(parents=True, exist_ok=True)
     made_with = json.loads(json.dumps({**dataclasses.asdict(config), "data": [len(train), len(data)]}))
+    if done := remembered(out, {**made_with, "seed": seed}):
+        return done
+    out.mkdir(parents=True, exist_ok=True)
     try:
         curves = [_member(model, i, data, out, made_with, seed) for i in range(config.members)]
         label, file = "success in pictures", out / f"success-{PROGRESS}"
@@ -76,15 +86,17 @@ def train_pixel_world(
     except torch.OutOfMemoryError as e:  # of what comes after training; `fit` says its own
         cure = "a smaller --preset, or fewer pixels; what was trained so far is kept, run again to go on"
         raise RoboPolicyError(f"train-world: the device's memory is full: {cure}") from e
-    _save(model, eye, data.begins(), out, seed, report)
-    for leftover in (file, *(out / f"member-{i}.safetensors" for i in range(config.members))):
-        leftover.unlink(missing_ok=True)
-    return {
+    fields = {
         "held_out": report,
         "episodes": {"episodes": len(train), "successes": sum(e.success for e in train)},
         "windows": len(data),
         "curves": {"members": curves, "success": curve},
     }
+    remember(out, {**made_with, "seed": seed}, fields)
+    _save(model, eye, data.begins(), out, seed, report)
+    for leftover in (file, *(out / f"member-{i}.safetensors" for i in range(config.members))):
+        leftover.unlink(missing_ok=True)
+    return fields
 
 
 def pixel_episodes(datasets: Sequence[Path], spec: Spec, cameras: Sequence[Camera]) -> list[Episode]:

@@ -12,9 +12,10 @@ import torch
 from tiny_chain import TRAINED
 
 from robopolicy.checkpoint import folder_hash, read_json, save_tensors, seal, write_json
-from robopolicy.cli import VERBS, main
+from robopolicy.cli import BAD_INPUT, INTERRUPTED, VERBS, main
 from robopolicy.data.writer import EpisodeWriter
 from robopolicy.errors import Interrupted, RoboPolicyError
+from robopolicy.results import RESULT
 from sim.tasks import LIFT
 
 ROOT = Path(__file__).parents[3]
@@ -300,3 +301,41 @@ def test_result_files_are_strict_json(here):
     for path in here.rglob("result.json"):
         assert "NaN" not in path.read_text()
         assert json.loads(path.read_text())["schema"] == 1
+
+
+SEALING = {
+    "collect": "collect --task count --episodes 2 --processes 1",
+    "train": "train --dataset data --preset tiny --steps 5",
+    "train-world": "train-world --dataset data --preset tiny --steps 5 --processes 1",
+    "steer": "steer --world world --policy policy --dataset data --preset tiny",
+}
+
+
+@pytest.mark.parametrize("verb", SEALING)
+def test_verb_killed_between_its_artefact_and_its_result_says_all_when_run_again(
+    verb, here, tmp_path, monkeypatch
+):
+    line = f"{SEALING[verb]} --out "
+    assert main([*line.split(), str(tmp_path / "straight")]) == 0
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("robopolicy.results.write_result", killed)
+        assert main([*line.split(), str(tmp_path / "cut")]) == INTERRUPTED
+    before = folder_hash(tmp_path / "cut")
+    assert not (tmp_path / "cut" / RESULT).exists()
+    if verb != "collect":
+        other = [*line.split(), str(tmp_path / "cut"), "--seed", "9"]
+        assert main(other) == BAD_INPUT
+    assert main([*line.split(), str(tmp_path / "cut")]) == 0
+    straight, again = (read_json(tmp_path / name / RESULT) for name in ("straight", "cut"))
+    measured = ("wall_clock_s", "peak_memory_mb", "config")
+    assert {k: v for k, v in straight.items() if k not in measured} == {
+        k: v for k, v in again.items() if k not in measured
+    }
+    assert folder_hash(tmp_path / "cut") == before
+    assert {p.name for p in (tmp_path / "cut").iterdir()} == {
+        p.name for p in (tmp_path / "straight").iterdir()
+    }

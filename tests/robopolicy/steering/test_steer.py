@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import os
 import signal
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from steering_toy import SPEC, FlippingPolicy, ToyEnv, ToyPolicy, recorded
 
-from robopolicy.checkpoint import tensor_hash
+from robopolicy.checkpoint import REMEMBERED, tensor_hash
 from robopolicy.config import STEER_PRESETS, AliasedConfig, BestOfNConfig, DsrlConfig, PpoConfig, SteerConfig
 from robopolicy.errors import BadInput, Interrupted
 from robopolicy.rollout import PriorSteerer, rollout
@@ -97,8 +98,16 @@ def test_steerer_damaged_refused(tmp_path):
 
 def test_steer_folder_in_use_refused(tmp_path):
     run(tmp_path / "s")
+    (tmp_path / "s" / REMEMBERED).unlink()
     with pytest.raises(BadInput, match="out"):
         run(tmp_path / "s")
+
+
+def test_steer_again_says_the_same_and_other_settings_are_refused(tmp_path):
+    first = run(tmp_path / "s")
+    assert run(tmp_path / "s") == json.loads(json.dumps(first))
+    with pytest.raises(BadInput, match="other settings"):
+        run(tmp_path / "s", config=dataclasses.replace(TINY, hidden=TINY.hidden + 1))
 
 
 def interrupting(policy, at):
@@ -120,8 +129,7 @@ def test_steer_interrupted_and_run_again_gives_the_same_steerer(method, tmp_path
     with pytest.raises(Interrupted):
         run(tmp_path / "part", method, policy=policy, validate=interrupting(policy, 1))
     again = run(tmp_path / "part", method, policy=policy, validate=interrupting(policy, -1))
-    assert len(again["rows"]) < len(whole["rows"])
-    assert {k: v for k, v in again.items() if k != "rows"} == {k: v for k, v in whole.items() if k != "rows"}
+    assert again == whole
 
 
 def test_steer_resumed_with_other_episodes_refused(tmp_path):
