@@ -19,6 +19,7 @@ from robopolicy.errors import BadInput, RoboPolicyError
 from robopolicy.policies.train import save_policy
 from sim.tasks import find_task
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 JOBS = [3, 1, 4, 1, 5, 9, 2, 6]
 SQUARES = [9, 1, 16, 1, 25, 81, 4, 36]
 WHERE = [("local", 1), ("local", 3), ("ray", 1), ("ray", 4)]
