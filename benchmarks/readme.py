@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import architecture, scale_report
+from benchmarks import architecture, chain_figures, scale_report
 from benchmarks.deploy import summary as deployment
 from benchmarks.policies import figures
 from benchmarks.policies import summary as policies
@@ -178,6 +178,8 @@ FIGURES: dict[str, Callable[[], str]] = {
     "diffusion.svg": lambda: figures.paths("ddim"),
     "beso.svg": lambda: figures.paths("beso"),
     "flow.svg": lambda: figures.paths("flow"),
+    "imagined.svg": lambda: chain_figures.imagined(_truth()),
+    "at-rest.svg": lambda: chain_figures.at_rest(read_json(RESULTS / "deploy" / "kill.json")),
     "scale.svg": lambda: scale_report.figure(_measured_scale()),
     "horizon.svg": lambda: figures.horizon(read_json(RESULTS / "policies.json")),
 }
