@@ -155,15 +155,18 @@ class _Pool:
 
     def end(self) -> None:
         """Ends the workers at once, whatever they are at."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        # First the workers: a pool that is broken holds its lock until they are gone, and may have forgotten
+        # to end one that was only just starting.
         for child in set(active_children()) - self._others:
             child.kill()
             child.join()
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _begin() -> None:
     """A worker ends with who started it, and leaves Ctrl-C to them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a library that was imported may have taken it
     die_with_parent()
 
 
