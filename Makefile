@@ -33,6 +33,7 @@ LATE ?= door stack can
 setup: $(STAMP)
 
 # A pyenv shim may exist and still not run, so each candidate has to prove itself.
+# Compiled here once: where PYTHONDONTWRITEBYTECODE is set, as in many images, each process would do it again.
 # Without any Python 3.12, uv (in a throw-away environment of some other Python) brings one.
 $(STAMP):
 	@set -eu; began=$$(date +%s); \
@@ -51,7 +52,7 @@ $(STAMP):
 		rm -rf .bootstrap; \
 	fi; \
 	[ -x $(BIN)/uv ] || $(BIN)/python -m pip install --quiet uv; \
-	$(BIN)/uv pip install --python $(BIN)/python -r requirements.lock; \
+	$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode -r requirements.lock; \
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps -e .; \
 	rm -f $(VENV)/.setup-*; \
 	echo $$(($$(date +%s) - began)) > $(VENV)/setup-seconds; \

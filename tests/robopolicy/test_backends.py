@@ -2,6 +2,7 @@
 
 import os
 import threading
+from contextlib import suppress
 from functools import partial
 
 import psutil
@@ -137,8 +138,11 @@ def killed(named):
     """Kills the first process of such a name that is seen, once; returns the thread that does it."""
 
     def kill():
-        while not any(p.kill() or True for p in psutil.process_iter() if named(p)):
-            pass
+        while True:
+            for process in psutil.process_iter():
+                with suppress(psutil.NoSuchProcess):  # gone since it was listed
+                    if named(process):
+                        return process.kill()
 
     thread = threading.Thread(target=kill, daemon=True)
     thread.start()
