@@ -61,10 +61,10 @@ $(STAMP):
 demo: setup
 	$(BIN)/robopolicy demo
 
-# Real-time tests over ROS have the machine to themselves: beside other work they would measure that.
+# Real-time tests have the machine to themselves: beside other work they would measure that.
 test: setup
-	$(BIN)/python -m pytest $(PYTEST_ARGS) -m "not ros" $(PACKAGES:%=--cov=%) --cov-report=
-	$(BIN)/python -m pytest -m ros $(PACKAGES:%=--cov=%) --cov-append --cov-report=term --cov-fail-under=85
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m "not realtime" $(PACKAGES:%=--cov=%) --cov-report=
+	$(BIN)/python -m pytest -m realtime $(PACKAGES:%=--cov=%) --cov-append --cov-report=term --cov-fail-under=85
 
 lint: setup
 	$(BIN)/ruff check .

@@ -366,6 +366,27 @@ GUARDS = (
         40,
     ),
     Guard(
+        "disk without room",
+        "robopolicy/checkpoint.py",
+        "if free < wanted:",
+        "if False:",
+        24,
+    ),
+    Guard(
+        "episode left out or damaged",
+        "robopolicy/data/care.py",
+        "kept = {i: e for i, e in enumerate(episodes) if i not in named}",
+        "kept = dict(enumerate(episodes))",
+        29,
+    ),
+    Guard(
+        "actions other than where it was trained",
+        "robopolicy/policies/proof.py",
+        "if not off <= _TOLERANCE:",
+        "if False:",
+        42,
+    ),
+    Guard(
         "memory full",
         "robopolicy/train.py",
         "except torch.OutOfMemoryError as e:",

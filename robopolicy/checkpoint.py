@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,13 +83,16 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, A
     """Writes tensors and JSON-able `meta` as one safetensors file, atomically.
 
     Raises:
-        RoboPolicyError: if it cannot be written, as on a full disk; the old content is kept.
+        RoboPolicyError: if there is no room, or it cannot be written otherwise; the old content is kept.
     """
     whole = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     # One entry, as safetensors keeps no order of several: the same content has to be the same bytes.
     known = json.loads(json.dumps(dict(meta or {}), allow_nan=False))
     about = json.dumps({**known, _CHECKSUM: _checksum(whole, known)})
     with _replacing(path) as temp:
+        wanted, free = sum(t.nbytes for t in whole.values()), shutil.disk_usage(path.parent).free
+        if free < wanted:
+            raise OSError(f"{wanted} bytes wanted, {free} free")
         save_file(whole, temp, metadata={"robopolicy": about})
         with open(temp, "rb") as f:
             os.fsync(f.fileno())

@@ -231,9 +231,11 @@ def main(args: list[str] | None = None) -> int:
                 stop.wait()
             return 0
         from robopolicy.policies.load import load_policy
+        from robopolicy.policies.proof import check_proof
         from robopolicy.steering.load import load_steerer
 
         policy = load_policy(options.policy)
+        check_proof(policy, options.policy)
         steerer = load_steerer(options.steerer, policy) if options.steerer else None
         serve(policy, steerer, options.address, stop, lambda: print("ready", flush=True))
     except BadInput as e:

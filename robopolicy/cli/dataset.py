@@ -20,6 +20,7 @@ class Dataset:
 
     Example: robopolicy dataset verify runs/demos runs/rollouts
     Example: robopolicy dataset repair runs/cut-off --out runs/demos
+    Example: robopolicy dataset repair runs/damaged --leave-out 3 17 --out runs/demos
     Example: robopolicy dataset merge runs/demos runs/more --out runs/all
     Example: robopolicy dataset split runs/all --share 0.8 --out runs/parts
     Example: robopolicy dataset stats runs/all
@@ -27,13 +28,15 @@ class Dataset:
     Attributes:
         action: what to do:
             - verify: list all that is wrong, by file, episode and frame; exit code 1 if anything is.
-            - repair: of a recording that was cut off, make a dataset of its whole episodes.
+            - repair: of a recording that was cut off, make a dataset of its whole episodes; of one that is
+                finished, one without the episodes to --leave-out.
             - merge: make one of several.
             - split: make two of one, OUT/train and OUT/held_out.
             - stats: say what is in it.
 
         source: folders that "robopolicy collect" or "robopolicy convert" wrote.
         out: a new folder.
+        leave_out: with repair, numbers of episodes, as verify names them.
         share: with split, the part to be trained on.
         seed: with split, of the choice.
     """
@@ -41,6 +44,7 @@ class Dataset:
     action: Annotated[Literal["verify", "repair", "merge", "split", "stats"], tyro.conf.Positional]
     source: Annotated[tuple[Path, ...], tyro.conf.Positional]
     out: Path | None = None
+    leave_out: tuple[int, ...] = ()
     share: float = 0.9
     seed: int = 0
 
@@ -60,7 +64,7 @@ def dataset(args: Dataset) -> Result | int:
         raise BadInput("source", f"one dataset to {args.action}", f"{len(folders)}")
     out = args.out
     work: dict[str, Any] = {
-        "repair": lambda: care.repair(folders[0], out),
+        "repair": lambda: care.repair(folders[0], out, args.leave_out),
         "merge": lambda: care.merge(folders, out),
         "split": lambda: care.divide(folders[0], out, args.share, args.seed),
     }

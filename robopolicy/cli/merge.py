@@ -54,9 +54,10 @@ def merge(args: Merge) -> Result:
 
 
 def _merge(args: Merge) -> Result:
-    from robopolicy.checkpoint import folder_hash
+    from robopolicy.checkpoint import folder_hash, load_tensors
     from robopolicy.policies import merge as merging
     from robopolicy.policies.load import ChunkPolicy, load_policy
+    from robopolicy.policies.proof import PROOF, proof
     from robopolicy.policies.train import save_policy
 
     positive(episodes=args.episodes)
@@ -74,7 +75,9 @@ def _merge(args: Merge) -> Result:
     found: Result = {"weight": args.weight, "imagined": []}
     if args.world is not None:
         found = _chosen(args.world, {w: merging.merge(base, tuned, w, groups) for w in _WEIGHTS}, args)
-    save_policy(merging.merge(base, tuned, found["weight"], groups), args.out)
+    merged = merging.merge(base, tuned, found["weight"], groups)
+    kept = next((f / PROOF for f in args.policy if (f / PROOF).is_file()), None)
+    save_policy(merged, args.out, answers=proof(merged, load_tensors(kept)[0]["obs"]) if kept else None)
     return {**found, "groups": groups, "hash": folder_hash(args.out)}
 
 

@@ -61,27 +61,45 @@ def _journal(root: Path) -> list[tuple[Path, Episode | str]]:
     return found
 
 
-def repair(root: Path, out: Path) -> dict[str, Any]:
-    """Makes a finished dataset of the whole episodes of a recording that was cut off; `root` stays as it is.
+def repair(root: Path, out: Path, leave_out: Sequence[int] = ()) -> dict[str, Any]:
+    """Makes a dataset of the whole episodes of one that was cut off, or of a finished one without some.
+
+    `root` stays as it is.
 
     Args:
         root: the recording.
-        out: a new folder.
+        out: a new folder, whose settings name what was left out.
+        leave_out: numbers of episodes of a finished recording, as `problems` names them.
 
     Returns:
         How many `episodes` were kept, and what is wrong with those that were `left_out`, by file.
 
     Raises:
-        BadInput: if it is finished already: then there is nothing beside it to mend it with.
+        BadInput: if another episode is damaged too, or none is named of a finished recording: no other
+            copy is there to mend it with.
     """
-    if is_sealed(root):
-        raise BadInput("source", "a recording that was cut off", f"{root} (finished)")
     spec, settings = dataset_info(root)
+    if is_sealed(root):
+        return _without(root, out, spec, settings, sorted(set(leave_out)))
+    if leave_out:
+        raise BadInput("leave_out", "none, as what is damaged is left out anyway", list(leave_out))
     files = _journal(root)
     kept = [e for _, e in files if isinstance(e, Episode)]
     left_out = {path.name: reason for path, reason in files if isinstance(reason, str)}
     _write(out, spec, kept, settings)
     return {"episodes": len(kept), "left_out": left_out}
+
+
+def _without(root: Path, out: Path, spec: Spec, settings: dict[str, Any], named: list[int]) -> dict[str, Any]:
+    episodes = recorded_episodes(root)
+    if not named or named[0] < 0 or named[-1] >= len(episodes) or len(named) == len(episodes):
+        wanted = f"some of the {len(episodes)} episodes, from 0 on, as {root} is finished"
+        raise BadInput("leave_out", wanted, named or "none")
+    kept = {i: e for i, e in enumerate(episodes) if i not in named}
+    for i, episode in kept.items():
+        check_episode(episode, spec, f"{root} episode {i}")
+    _write(out, spec, list(kept.values()), {**settings, "left_out": named})
+    return {"episodes": len(kept), "left_out": {str(i): "asked for" for i in named}}
 
 
 def merge(roots: Sequence[Path], out: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from lerobot.utils.constants import (
 )
 from torch import Tensor
 
-from robopolicy.checkpoint import PROGRESS, remember, remembered, seal, tensor_hash
+from robopolicy.checkpoint import PROGRESS, remember, remembered, save_tensors, seal, tensor_hash
 from robopolicy.config import PolicyConfig
 from robopolicy.data.episodes import dataset_info, load_episodes
 from robopolicy.data.windows import PolicyWindows
@@ -33,6 +33,7 @@ from robopolicy.policies.diffusion.modeling_chunk_diffusion import ChunkDiffusio
 from robopolicy.policies.diffusion.processor_chunk_diffusion import make_chunk_diffusion_pre_post_processors
 from robopolicy.policies.learners import make_learner
 from robopolicy.policies.load import ChunkPolicy, different_make, load_policy
+from robopolicy.policies.proof import PROOF, proof
 from robopolicy.processes import leads
 from robopolicy.progress import console
 from robopolicy.seeding import torch_seed
@@ -40,6 +41,8 @@ from robopolicy.spec import Spec
 from robopolicy.train import fit, seeded_init
 
 CARD = "README.md"
+# Recorded observations whose answers are kept.
+_PROVED = 8
 # What hardly moves in the data must not be blown up when it moves on the robot.
 _LEAST_STD = 1e-3
 
@@ -172,9 +175,15 @@ def train_policy(
     fields = {**seen, "unmoved": still, "curve": curve}
     if leads():
         remember(out, {**settings, "seed": seed}, fields)
-        save_policy(policy.cpu(), out, seen)
+        save_policy(policy.cpu(), out, seen, proved(policy, data))
     devices.wait()
     return fields
+
+
+def proved(policy: ChunkPolicy, data: PolicyWindows) -> dict[str, Tensor]:
+    """Answers to some of its data, see `robopolicy.policies.proof`; nothing if it sees pictures."""
+    rows = torch.linspace(0, len(data) - 1, min(_PROVED, len(data))).long()
+    return {} if policy.core.cameras else proof(policy.eval(), data.obs(rows))
 
 
 def _continued(fresh: ChunkPolicy, init: Path) -> ChunkPolicy:
@@ -189,13 +198,19 @@ def _continued(fresh: ChunkPolicy, init: Path) -> ChunkPolicy:
     return policy.requires_grad_(True).train()
 
 
-def save_policy(policy: ChunkPolicy, out: Path, trained: Mapping[str, Any] | None = None) -> None:
+def save_policy(
+    policy: ChunkPolicy,
+    out: Path,
+    trained: Mapping[str, Any] | None = None,
+    answers: Mapping[str, Tensor] | None = None,
+) -> None:
     """Writes the LeRobot checkpoint (config, weights, processors, model card) and seals it.
 
     Args:
         policy: what is saved.
         out: folder.
         trained: what it learned from, for the card; see `robopolicy.policies.card`.
+        answers: of `robopolicy.policies.proof`, kept beside it.
     """
     out.mkdir(parents=True, exist_ok=True)
     (out / CARD).write_text(card(policy, trained))
@@ -211,4 +226,6 @@ def save_policy(policy: ChunkPolicy, out: Path, trained: Mapping[str, Any] | Non
     after.save_pretrained(out, config_filename=f"{POLICY_POSTPROCESSOR_DEFAULT_NAME}.json")
     names = ("policy_preprocessor", "policy_postprocessor")
     processors = [p.name for p in out.iterdir() if p.name.startswith(names)]
-    seal(out, "policy", policy.spec, [CONFIG, MODEL, *processors])
+    if answers:
+        save_tensors(out / PROOF, answers)
+    seal(out, "policy", policy.spec, [CONFIG, MODEL, *processors, *([PROOF] if answers else [])])

@@ -10,10 +10,11 @@ from typing import Any, Protocol
 from torch import Generator
 
 from robopolicy.checkpoint import PROGRESS, folder_hash, is_sealed, remember, remembered
+from robopolicy.data.windows import PolicyWindows
 from robopolicy.errors import BadInput, RoboPolicyError
 from robopolicy.policies.gaussian import GaussianPolicy, save_gaussian
 from robopolicy.policies.load import ChunkPolicy
-from robopolicy.policies.train import save_policy
+from robopolicy.policies.train import proved, save_policy
 from robopolicy.protocols import ChunkEnv, Policy
 from robopolicy.refine.config import RefineConfig
 from robopolicy.refine.nft import Nft
@@ -137,5 +138,8 @@ def refine(
         "hashes": {name: {"before": before[name], "after": after[name]} for name in before},
     }
     remember(out, {**settings, "seed": seed}, fields)
-    save_gaussian(new, out) if isinstance(new, GaussianPolicy) else save_policy(new, out)
+    if isinstance(new, GaussianPolicy):
+        save_gaussian(new, out)
+    else:
+        save_policy(new, out, answers=proved(new, PolicyWindows(episodes, new.spec)))
     return {**fields, "hash": folder_hash(out)}

@@ -142,6 +142,14 @@ def test_fault_29_frames_with_any_byte_changed_are_refused(dataset):
     assert len(load_episodes([dataset])) == len(EPISODES)
 
 
+def test_fault_29_named_episodes_are_left_out_and_named_in_what_remains(finished, tmp_path):
+    line = f"dataset repair {finished} --leave-out 0 --out {tmp_path / 'mended'}"
+    assert main(line.split()) == 0
+    kept = load_episodes([tmp_path / "mended"])
+    assert [e.seed for e in kept] == [e.seed for e in EPISODES[1:]]
+    assert dataset_info(tmp_path / "mended")[1]["left_out"] == [0]
+
+
 @pytest.mark.parametrize("part", [0.0, 0.3, 0.9, 1.0])
 def test_fault_30_video_cut_anywhere_or_gone_or_of_another_recording_is_refused(dataset, part):
     video = next(dataset.rglob("*.mp4"))

@@ -14,7 +14,16 @@ from fresh import fresh_python
 from reach_by_script import SPEC as REACH
 from reach_by_script import ReachByScript
 from steering_toy import SPEC, Chain, ToyEnv, ToyPolicy, Walker
-from tiny import POLICY, normal, observations, random_episodes, same_episode, tiny_policy, tiny_spec
+from tiny import (
+    POLICY,
+    normal,
+    observations,
+    random_episodes,
+    same_episode,
+    tiny_policy,
+    tiny_spec,
+    write_dataset,
+)
 from trainings import tiny_member, trainings
 
 from robopolicy.checkpoint import load_tensors, tensor_hash
@@ -23,8 +32,12 @@ from robopolicy.data.windows import PolicyWindows
 from robopolicy.devices import Devices
 from robopolicy.errors import BadInput, RoboPolicyError
 from robopolicy.policies.learners import PolicyLearner
+from robopolicy.policies.load import load_policy
+from robopolicy.policies.proof import check_proof, proof
+from robopolicy.policies.train import save_policy, train_policy
 from robopolicy.rollout import PriorSteerer, rollout
 from robopolicy.serve import PolicyService
+from robopolicy.serve import main as serve
 from robopolicy.stats import Rate, wilson
 from robopolicy.steering.dsrl import Dsrl
 from robopolicy.steering.replay import Batch
@@ -262,6 +275,26 @@ def test_fault_41_memory_full_in_inference_is_an_error_and_not_tried_again():
 def test_fault_42_precision_that_there_is_not_is_refused():
     with pytest.raises(BadInput, match=r"precision: wanted one of \('fp32', 'bf16'\), got fp16"):
         Devices("fp16")  # type: ignore[arg-type]
+
+
+def test_fault_42_policy_that_acts_otherwise_than_where_it_was_trained_is_not_served(tmp_path, capsys):
+    policy, obs = tiny_policy(ROBOT), observations(ROBOT)
+    answers = proof(policy, obs)
+    save_policy(policy, tmp_path / "same", answers=answers)
+    check_proof(load_policy(tmp_path / "same"), tmp_path / "same")
+    answers["actions"][3, 1, 0] += 0.002 * 0.4  # of the action's range
+    save_policy(policy, tmp_path / "other", answers=answers)
+    assert serve(["--policy", str(tmp_path / "other"), "--address", str(tmp_path / "socket")]) == 2
+    assert "proof.safetensors: wanted the actions of where it was made" in capsys.readouterr().err
+    assert not (tmp_path / "socket").exists()
+
+
+def test_fault_42_policy_keeps_answers_to_what_was_recorded(tmp_path):
+    demos = write_dataset(tmp_path / "demos", ROBOT, random_episodes(ROBOT))
+    train_policy([demos], tmp_path / "policy", POLICY, seed=0)
+    kept, _ = load_tensors(tmp_path / "policy/proof.safetensors")
+    assert len(kept["obs"]) == 8
+    check_proof(load_policy(tmp_path / "policy"), tmp_path / "policy")
 
 
 def test_fault_42_actions_are_alike_alone_or_in_a_batch_compiled_or_in_half_the_precision():

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -73,6 +74,19 @@ def test_fault_24_disk_full_at_any_byte_keeps_the_old_file_and_leaves_nothing_el
     assert tensor_hash(load_tensors(tensors)[0]) == tensor_hash(OLD)
     assert read_json(text) == {"old": 1}
     assert sorted(os.listdir(tmp_path)) == ["a.json", "progress.safetensors"]
+
+
+def test_fault_24_disk_with_less_room_than_a_save_takes_is_not_written_to(tmp_path, monkeypatch):
+    path = tmp_path / "progress.safetensors"
+    save_tensors(path, OLD)
+    size = sum(t.nbytes for t in NEW.values())
+    written = []
+    monkeypatch.setattr("robopolicy.checkpoint.save_file", lambda *args, **_: written.append(args))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=size - 1))
+    with pytest.raises(RoboPolicyError, match=rf"kept: {size} bytes wanted, {size - 1} free"):
+        save_tensors(path, NEW)
+    assert not written
+    assert tensor_hash(load_tensors(path)[0]) == tensor_hash(OLD)
 
 
 def test_fault_24_disk_full_seals_nothing_and_loses_no_episode(tmp_path):

@@ -21,7 +21,7 @@ from ros_nodes.parse import stamp_to_ns  # noqa: E402
 from ros_nodes.running import STATE_QOS  # noqa: E402
 from sim.tasks import LIFT  # noqa: E402
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.realtime]
 
 STATE = LIFT.state_range.mean(0).astype(np.float32)
 STATE[LIFT.slice_of("cube_rot")] = [1, 0, 0, 0, 1, 0]

@@ -33,7 +33,7 @@ from ros_nodes.running import COMMAND_QOS  # noqa: E402
 from sim.tasks import LIFT, find_task  # noqa: E402
 from sim.vector import ChunkWrapper  # noqa: E402
 
-pytestmark = [pytest.mark.ros, pytest.mark.slow]
+pytestmark = [pytest.mark.ros, pytest.mark.realtime, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 SERVER = [lift_by_script.__file__]

@@ -23,7 +23,7 @@ from ros_nodes.gate_node import GateNode  # noqa: E402
 from ros_nodes.running import COMMAND_QOS  # noqa: E402
 from ros_nodes.safety import Mode, Reason  # noqa: E402
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.realtime]
 
 ROOT = Path(__file__).parents[2]
 WITHIN_S = 20.0  # discovery on a busy machine; what the gate does after it is much faster

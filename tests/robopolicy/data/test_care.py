@@ -71,9 +71,18 @@ def test_repair_keeps_whole_episodes_names_the_others_and_leaves_the_source(cut_
     assert {f: f.read_bytes() for f in files} == before
 
 
-def test_repair_of_a_finished_dataset_is_refused(finished, tmp_path):
-    with pytest.raises(BadInput, match="cut off"):
-        repair(finished, tmp_path / "mended")
+@pytest.mark.parametrize("named", [(), (6,), (-1,), tuple(range(6))])
+def test_repair_of_a_finished_dataset_without_episodes_named_is_refused(finished, tmp_path, named):
+    with pytest.raises(BadInput, match="leave_out: wanted some of the 6 episodes"):
+        repair(finished, tmp_path / "mended", named)
+    assert not (tmp_path / "mended").exists()
+
+
+def test_repair_with_another_damaged_episode_is_refused_with_its_number(finished, tmp_path, monkeypatch):
+    spoiled = [replace(e, actions=e.actions + 10 * (i == 4)) for i, e in enumerate(EPISODES)]
+    monkeypatch.setattr("robopolicy.data.care.recorded_episodes", lambda _: spoiled)
+    with pytest.raises(BadInput, match="episode 4"):
+        repair(finished, tmp_path / "mended", (1,))
     assert not (tmp_path / "mended").exists()
 
 
@@ -123,7 +132,7 @@ def test_dataset_verb_verifies_and_says_how_it_went(finished, cut_off, capsys):
 
 @pytest.mark.parametrize(
     ("line", "named"),
-    [("merge {a}", "out"), ("split {a} {a} --out {new}", "source"), ("repair {a} --out {new}", "source")],
+    [("merge {a}", "out"), ("split {a} {a} --out {new}", "source"), ("repair {a} --out {new}", "leave_out")],
 )
 def test_dataset_verb_without_what_it_needs_is_refused(finished, tmp_path, capsys, line, named):
     given = line.format(a=finished, new=tmp_path / "new").split()
