@@ -197,7 +197,7 @@ def remember(out: Path, made_with: Mapping[str, Any], fields: Mapping[str, Any])
         made_with: settings; `remembered` compares them.
         fields: JSON-able.
     """
-    write_json(out / REMEMBERED, {"made_with": _plain(made_with), "fields": dict(fields)})
+    write_json(out / REMEMBERED, {"made_with": plain(made_with), "fields": dict(fields)})
 
 
 def remembered(out: Path, made_with: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -209,13 +209,13 @@ def remembered(out: Path, made_with: Mapping[str, Any]) -> dict[str, Any] | None
     if not is_sealed(out) or not (out / REMEMBERED).is_file():
         return None
     found = read_json(out / REMEMBERED)
-    if found["made_with"] != _plain(made_with):
+    if found["made_with"] != plain(made_with):
         raise BadInput("out", "a free folder or the same settings as before", f"{out}, other settings")
     return found["fields"]
 
 
-def _plain(settings: Mapping[str, Any]) -> Any:
-    """As JSON would give it back."""
+def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as JSON would give them back."""
     return json.loads(json.dumps(dict(settings), default=str))
 
 

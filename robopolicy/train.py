@@ -17,7 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from robopolicy.checkpoint import load_tensors, save_tensors
+from robopolicy.checkpoint import load_tensors, plain, save_tensors
 from robopolicy.devices import scalars
 from robopolicy.errors import BadInput, Interrupted, RoboPolicyError
 from robopolicy.progress import Progress
@@ -81,17 +81,17 @@ def fit(
         RoboPolicyError: if the loss or what was learned is not finite, or the device's memory full; the
             progress saved last is kept.
     """
-    start, rows = 0, []
+    start, rows, settings = 0, [], plain(config or {})
     if progress_file and progress_file.is_file():
         tensors, meta = load_tensors(progress_file)
-        if meta.get("config") != _plain(config) or meta.get("steps") != steps or meta.get("seed") != seed:
+        if meta.get("config") != settings or meta.get("steps") != steps or meta.get("seed") != seed:
             raise BadInput(str(progress_file), "progress of the same configuration", "another configuration")
         learner.load_state(tensors)
         start, rows = int(meta["next"]), list(meta.get("rows", []))
 
     def save(next_step: int) -> None:
         if progress_file and saves:
-            meta = {"config": _plain(config), "steps": steps, "seed": seed, "next": next_step, "rows": rows}
+            meta = {"config": settings, "steps": steps, "seed": seed, "next": next_step, "rows": rows}
             state = learner.state()
             spoiled = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
             if spoiled:
@@ -159,12 +159,6 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
         yield lambda: hit
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _plain(config: dict | None) -> dict:
-    import json
-
-    return json.loads(json.dumps(config or {}))
 
 
 def descend(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], longest: float = 1.0) -> None:

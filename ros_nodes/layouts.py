@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from robopolicy.errors import BadInput
+from robopolicy.report.viewer import rerun_file
 from ros_nodes.contract import Contract, Stream
 from ros_nodes.gate_log import timeline
 from ros_nodes.logs import Log, commanded, observed
@@ -94,45 +94,37 @@ def rerun_recording(log: Log, path: Path) -> None:
     Raises:
         BadInput: if rerun is not there, or the file is.
     """
-    try:
+    contract, began = log.contract, log.messages[0][1]
+    with rerun_file(path, f"{contract.robot}-{began}") as recording:
         import rerun as rr
         from rerun import blueprint as rrb
-    except ImportError as e:
-        raise BadInput("rerun", "the package: pip install rerun-sdk", "none") from e
-    if path.exists():
-        raise BadInput("rerun", "a new file", f"{path} (exists)")
-    contract, began = log.contract, log.messages[0][1]
-    recording = rr.RecordingStream("robopolicy", recording_id=f"{contract.robot}-{began}")
-    recording.save(path)
 
-    def draw(entity: str, times: np.ndarray, values: np.ndarray) -> None:
-        at = rr.TimeColumn("time", duration=(times - began) * 1e-9)
-        recording.send_columns(entity, [at], rr.Scalars.columns(scalars=values))
+        def draw(entity: str, times: np.ndarray, values: np.ndarray) -> None:
+            at = rr.TimeColumn("time", duration=(times - began) * 1e-9)
+            recording.send_columns(entity, [at], rr.Scalars.columns(scalars=values))
 
-    (times, commands), (stamps, states) = commanded(log), observed(log)
-    ends = np.array([began, log.messages[-1][1]])
-    for i, name in enumerate(contract.action_names):
-        draw(f"command/{name}/told", times, commands[:, i])
-        for line, edge in zip(("low", "high"), contract.command_range, strict=True):
-            draw(f"command/{name}/{line}", ends, np.full(2, edge[i]))
-    for i, element in enumerate(contract.elements):
-        draw(f"state/{element}", stamps, states[:, i])
-    changes, _ = timeline(bytes(m.data) for m in log.of("gate/events"))
-    for at, mode, reason in changes:
-        recording.set_time("time", duration=at - changes[0][0])
-        level = {"FAULT": "ERROR", "HOLD": "WARN"}.get(mode, "INFO")
-        recording.log("gate", rr.TextLog(f"{mode} {reason}".strip(), level=level))
-    for topic, at, message in log.messages:
-        if topic == "policy/chunk":
-            recording.set_time("time", duration=(at - began) * 1e-9)
-            late = (at - stamp_to_ns(message.header.stamp)) * 1e-6
-            recording.log("chunk/late_ms", rr.Scalars(late))
-    plots = [rrb.TimeSeriesView(origin=f"command/{n}", name=n) for n in contract.action_names]
-    rest = [
-        rrb.TimeSeriesView(origin="state"),
-        rrb.TimeSeriesView(origin="chunk"),
-        rrb.TextLogView(origin="gate"),
-    ]
-    recording.send_blueprint(rrb.Blueprint(rrb.Horizontal(rrb.Grid(*plots), rrb.Vertical(*rest))))
-    recording.flush()
-    recording.disconnect()
+        (times, commands), (stamps, states) = commanded(log), observed(log)
+        ends = np.array([began, log.messages[-1][1]])
+        for i, name in enumerate(contract.action_names):
+            draw(f"command/{name}/told", times, commands[:, i])
+            for line, edge in zip(("low", "high"), contract.command_range, strict=True):
+                draw(f"command/{name}/{line}", ends, np.full(2, edge[i]))
+        for i, element in enumerate(contract.elements):
+            draw(f"state/{element}", stamps, states[:, i])
+        changes, _ = timeline(bytes(m.data) for m in log.of("gate/events"))
+        for at, mode, reason in changes:
+            recording.set_time("time", duration=at - changes[0][0])
+            level = {"FAULT": "ERROR", "HOLD": "WARN"}.get(mode, "INFO")
+            recording.log("gate", rr.TextLog(f"{mode} {reason}".strip(), level=level))
+        for topic, at, message in log.messages:
+            if topic == "policy/chunk":
+                recording.set_time("time", duration=(at - began) * 1e-9)
+                late = (at - stamp_to_ns(message.header.stamp)) * 1e-6
+                recording.log("chunk/late_ms", rr.Scalars(late))
+        plots = [rrb.TimeSeriesView(origin=f"command/{n}", name=n) for n in contract.action_names]
+        rest = [
+            rrb.TimeSeriesView(origin="state"),
+            rrb.TimeSeriesView(origin="chunk"),
+            rrb.TextLogView(origin="gate"),
+        ]
+        recording.send_blueprint(rrb.Blueprint(rrb.Horizontal(rrb.Grid(*plots), rrb.Vertical(*rest))))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch import Generator
 
-from robopolicy.errors import BadInput
+from robopolicy.report.viewer import rerun_file
 from robopolicy.types import Episode
 from world_models.diagnose import imagine
 from world_models.state import StateWorldModel
@@ -32,33 +32,24 @@ def rerun_recording(world: StateWorldModel, episodes: Sequence[Episode], seed: i
     Raises:
         BadInput: if rerun is not there, or the file is.
     """
-    try:
-        import rerun as rr
-    except ImportError as e:
-        raise BadInput("rerun", "the package: pip install rerun-sdk", "none") from e
-    if path.exists():
-        raise BadInput("rerun", "a new file", f"{path} (exists)")
     chosen = [e for won in (True, False) for e in [x for x in episodes if x.success is won][:_EACH]]
     ended = [e.until_success() for e in chosen]
     generator = Generator().manual_seed(seed)
     states = imagine(world, lambda obs, a, noise: world.predict(obs, a, noise).states, ended, generator)
     chances = world.success_logit(states).sigmoid().numpy()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    recording = rr.RecordingStream("robopolicy", recording_id=f"imagination-{seed}")
-    recording.save(path)
+    with rerun_file(path, f"imagination-{seed}") as recording:
+        import rerun as rr
 
-    def draw(entity: str, first: int, values: np.ndarray) -> None:
-        at = rr.TimeColumn("step", sequence=np.arange(first, first + len(values)))
-        recording.send_columns(entity, [at], rr.Scalars.columns(scalars=values.astype(np.float64)))
+        def draw(entity: str, first: int, values: np.ndarray) -> None:
+            at = rr.TimeColumn("step", sequence=np.arange(first, first + len(values)))
+            recording.send_columns(entity, [at], rr.Scalars.columns(scalars=values.astype(np.float64)))
 
-    for episode, imagined, chance in zip(ended, states.numpy(), chances, strict=True):
-        root = f"seed {episode.seed}, {'success' if episode.success else 'failure'}"
-        for i, name in enumerate(world.spec.state_names):
-            draw(f"{root}/{name}/real", 0, episode.states[:, i])
-            draw(f"{root}/{name}/imagined", 1, imagined[: episode.length, i])
-        real = np.zeros(episode.length)
-        real[-1] = episode.success
-        draw(f"{root}/success/real", 1, real)
-        draw(f"{root}/success/imagined", 1, chance[: episode.length])
-    recording.flush()
-    recording.disconnect()
+        for episode, imagined, chance in zip(ended, states.numpy(), chances, strict=True):
+            root = f"seed {episode.seed}, {'success' if episode.success else 'failure'}"
+            for i, name in enumerate(world.spec.state_names):
+                draw(f"{root}/{name}/real", 0, episode.states[:, i])
+                draw(f"{root}/{name}/imagined", 1, imagined[: episode.length, i])
+            real = np.zeros(episode.length)
+            real[-1] = episode.success
+            draw(f"{root}/success/real", 1, real)
+            draw(f"{root}/success/imagined", 1, chance[: episode.length])
