@@ -218,7 +218,7 @@ def _settings(stages: dict[str, list[Result]]) -> dict[str, Any]:
 
 def _write(args: Demo, result: Result, stages: dict[str, list[Result]]) -> None:
     from robopolicy.checkpoint import write_json
-    from robopolicy.report import make_report
+    from robopolicy.report.page import make_report
     from robopolicy.results import write_result
 
     write_result(args.out, "demo", result)

@@ -370,7 +370,8 @@ def promote(args: Promote) -> int:
 def report(args: Report) -> int:
     """Writes the page; see `Report`."""
     first, *others = need("run", args.run)
-    from robopolicy.report import compare_runs, make_report
+    from robopolicy.report.compare import compare_runs
+    from robopolicy.report.page import make_report
 
     if others:
         say(str(compare_runs(args.run, args.out or first / "compared.html")))

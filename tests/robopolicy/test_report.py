@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from robopolicy.errors import BadInput
-from robopolicy.report import make_report
+from robopolicy.report.page import make_report
 from robopolicy.report.svg import Axis, Plot
 from robopolicy.seeding import stream
 from robopolicy.stats import wilson

@@ -9,7 +9,7 @@ import pytest
 from robopolicy.checkpoint import write_json
 from robopolicy.cli import main
 from robopolicy.errors import BadInput
-from robopolicy.report import compare_runs
+from robopolicy.report.compare import compare_runs
 from robopolicy.results import RESULT
 from robopolicy.stats import paired, wilson
 
