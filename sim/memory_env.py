@@ -22,7 +22,8 @@ LATEST_FLASH = 24
 _TIME_TO_ANSWER = 28
 _NEAR_M = 0.15
 _CENTRE_M = 0.35
-LIFTS, RAISED_M, UP_M, DOWN_M, ASIDE_M = 3, 0.6, 0.35, 0.15, 0.45
+RAISED_M, UP_M, DOWN_M, ASIDE_M = 0.6, 0.35, 0.15, 0.45
+_FIRST_SIGNAL, _UNTIL_NEXT, _TIME_ASIDE = (8, 32), (28, 56), 40
 ARM_M, REACHED_M = 0.6, 0.35
 
 
@@ -124,9 +125,12 @@ class SignalEnv(MemoryEnv):
 
 
 class CountEnv(SignalEnv):
-    """At each of three signals the hand has to be raised and lowered, at the fourth it has to go aside."""
+    """At each of so many signals the hand has to be raised and lowered, at the next it has to go aside."""
 
-    gaps = ((8, 32), *[(28, 56)] * LIFTS)
+    def __init__(self, spec: Spec, camera: int = 0):
+        super().__init__(spec, camera)
+        self.wanted = lifts(spec)
+        self.gaps = (_FIRST_SIGNAL, *[_UNTIL_NEXT] * self.wanted)
 
     def begin(self, rng: np.random.Generator) -> None:
         super().begin(rng)
@@ -139,8 +143,8 @@ class CountEnv(SignalEnv):
             self.lifts += 1
         self.up &= bool(height > DOWN_M)
         aside = bool(self.hand[0] > ASIDE_M)
-        done = self.lifts == LIFTS and not self.up and self.given > LIFTS
-        return aside and done, self.lifts > min(self.given, LIFTS) or (aside and not done)
+        done = self.lifts == self.wanted and not self.up and self.given > self.wanted
+        return aside and done, self.lifts > min(self.given, self.wanted) or (aside and not done)
 
 
 class ReturnEnv(SignalEnv):
@@ -162,6 +166,11 @@ class ReturnEnv(SignalEnv):
             self.stage = 2
         done = right and self.stage == 2
         return done and self.given == 2, failed or (done and self.given < 2)
+
+
+def lifts(spec: Spec) -> int:
+    """How often the hand has to be raised: as often as the horizon of a counting task has time for."""
+    return (spec.horizon - _FIRST_SIGNAL[1] - _TIME_ASIDE) // _UNTIL_NEXT[1]
 
 
 def _brightness(step: int, signal: np.ndarray | int) -> np.ndarray:

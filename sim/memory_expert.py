@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from robopolicy.protocols import Carry
+from robopolicy.spec import Spec
 from sim.experts import Expert, ExpertSettings, Operator
-from sim.memory_env import ARM_M, ASIDE_M, GOALS, LIFTS, RAISED_M
+from sim.memory_env import ARM_M, ASIDE_M, GOALS, RAISED_M, lifts
 
 _NEAR_M = 0.06
 _HOME = (0.0, 0.0, 0.0)
@@ -39,9 +40,12 @@ class MemoryExpert(Expert):
 
 
 class CountExpert(MemoryExpert):
-    """Up and down three times, then aside."""
+    """Up and down so many times, then aside."""
 
-    waypoints = (_HOME, *[(0.0, 0.0, RAISED_M), _HOME] * LIFTS, (ASIDE_M + 0.1, 0.0, 0.0))
+    def __init__(self, spec: Spec, settings: ExpertSettings):
+        super().__init__(spec, settings)
+        up_and_down = [(0.0, 0.0, RAISED_M), _HOME] * lifts(spec)
+        self.waypoints = (_HOME, *up_and_down, (ASIDE_M + 0.1, 0.0, 0.0))
 
 
 class ReturnExpert(MemoryExpert):

@@ -164,11 +164,13 @@ MANIPULATION = {
     "lever-pull": _metaworld("lever-pull", 80, Demonstrations("shifted", 50, "mixed", "object_x < 0.1")),
     "soccer": _metaworld("soccer", 80, Demonstrations("few", 160, "careful")),
 }
-# What cannot be done by what is seen now; the cue at three distances.
+# What cannot be done by what is seen now; the cue at three distances, and counting to one, two and three.
 MEMORY = {
     "cue-short": _memory("cue", memory_spec("cue-short", 84, LAMPS)),
     "cue-medium": _memory("cue", memory_spec("cue-medium", 140, LAMPS)),
     "cue-long": _memory("cue", memory_spec("cue-long", 212, LAMPS)),
+    "count-once": _memory("count", memory_spec("count-once", 128, SIGNAL)),
+    "count-twice": _memory("count", memory_spec("count-twice", 184, SIGNAL)),
     "count": _memory("count", memory_spec("count", 240, SIGNAL)),
     "return": _memory("return", memory_spec("return", 240, SIGNAL)),
 }

@@ -1,4 +1,4 @@
-"""Figures of the policies' pages: how noise becomes an action, and success against how long to remember."""
+"""Figures of the policies' pages: how noise becomes an action, and success against how far to count."""
 
 from __future__ import annotations
 
@@ -59,20 +59,22 @@ def paths(kind: ProcessKind) -> str:
 
 
 def horizon(result: Mapping[str, Any]) -> str:
-    """Success of SEGA and of a policy without memory against how long a cue has to be remembered."""
+    """Success of SEGA and of a policy without memory against how far has to be counted."""
     rows = [result["horizon"][h] for h in HORIZONS]
     plot = Plot(
-        "Success against how long to remember",
-        "A cue says which of four corners to go to at a later signal.",
-        Axis(-0.3, len(rows) - 0.7, "short, medium, long", ticks=()),
+        "Success against how far to count",
+        "Raise the hand at so many signals, at the next go aside.",
+        Axis(0.7, len(rows) + 0.3, "times", ticks=(1, 2, 3)),
         Axis(0, 1, "success", percent=True, ticks=(0, 0.25, 0.5, 0.75, 1)),
     )
     for index, (kind, name) in enumerate((("sega", "SEGA"), ("dp", "without memory"))):
         rates = [row[kind] for row in rows]
-        plot.line(range(len(rows)), [r["rate"] for r in rates], PALETTE[index])
-        for x, r in enumerate(rates):
+        plot.line(range(1, len(rows) + 1), [r["rate"] for r in rates], PALETTE[index])
+        for x, r in enumerate(rates, 1):
             plot.line([x, x], [r["low"], r["high"]], PALETTE[index], width=1.5)
         plot.legend(name, PALETTE[index], "circle")
-    plot.line([-0.3, len(rows) - 0.7], [0.25, 0.25], FAINT, "4 3", 1.5)
+    # Who cannot count goes aside as often as the demonstrations do, and has to be lucky each time.
+    chance = [(n / (n + 1)) ** n / (n + 1) for n in range(1, len(rows) + 1)]
+    plot.line(range(1, len(rows) + 1), chance, FAINT, "4 3", 1.5)
     plot.legend("by chance", FAINT, "dash")
     return plot.svg()

@@ -15,7 +15,8 @@ from robopolicy.checkpoint import read_json, write_json
 RESULTS = Path(__file__).parents[1] / "results"
 PARTS = RESULTS / "policies"
 KINDS = ("dp", "stacked", "lstm", "sega")
-HORIZONS = ("short", "medium", "long")
+# One task at three horizons: raise the hand once, twice, three times.
+HORIZONS = {"short": "count-once", "medium": "count-twice", "long": "count"}
 
 Row = Mapping[str, Any]
 
@@ -68,7 +69,7 @@ def _memory(units: list[dict[str, Any]]) -> dict[str, Any]:
         kinds = [kind for kind in rows[0] if all(kind in row for row in rows)]
         tasks[task] = {kind: pooled(row[kind]["success"] for row in rows) for kind in kinds}
         tasks[task]["seeds"] = sorted(u["seed"] for u in units if u["task"] == task)
-    horizon = {h: tasks[f"cue-{h}"] for h in HORIZONS if f"cue-{h}" in tasks}
+    horizon = {h: tasks[task] for h, task in HORIZONS.items() if task in tasks}
     return {
         "memory": tasks,
         "horizon": {h: {kind: rates[kind] for kind in ("dp", "sega")} for h, rates in horizon.items()},

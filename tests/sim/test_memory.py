@@ -112,6 +112,10 @@ UP, LEFT, RIGHT = (0.0, 0.0, 0.6), (-0.6, 0.0, 0.0), (0.6, 0.0, 0.0)
 @pytest.mark.parametrize(
     ("name", "targets"),
     [
+        ("count-once", [RIGHT]),
+        ("count-once", [UP, UP]),
+        ("count-twice", [UP, RIGHT]),
+        ("count-twice", [UP, UP, UP]),
         ("count", [UP, UP, RIGHT]),
         ("count", [UP, UP, UP, UP]),
         ("count", [RIGHT]),
@@ -123,7 +127,15 @@ def test_wrong_thing_at_a_signal_is_over(name, targets):
     assert played(find_task(name).make(), targets) == (False, True)
 
 
-@pytest.mark.parametrize(("name", "targets"), [("count", [UP, UP, UP, RIGHT]), ("return", [LEFT, RIGHT])])
+@pytest.mark.parametrize(
+    ("name", "targets"),
+    [
+        ("count-once", [UP, RIGHT]),
+        ("count-twice", [UP, UP, RIGHT]),
+        ("count", [UP, UP, UP, RIGHT]),
+        ("return", [LEFT, RIGHT]),
+    ],
+)
 def test_right_things_at_the_signals_succeed_and_before_them_do_not(name, targets):
     assert played(find_task(name).make(), targets) == (True, False)
     assert played(find_task(name).make(), targets, early=True) == (False, True)
