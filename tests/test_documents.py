@@ -7,7 +7,10 @@ import subprocess
 import pytest
 import yaml
 
+from benchmarks.deploy import summary as deploy
+from benchmarks.policies import summary as policies
 from benchmarks.readme import DOCUMENTS, FIGURES, ROOT, refreshed
+from robopolicy.checkpoint import read_json
 from robopolicy.cli import parse
 from robopolicy.report.svg import standalone
 
@@ -18,12 +21,19 @@ def test_document_quotes_what_the_results_files_say(document):
     assert refreshed(document, text) == text
 
 
+@pytest.mark.parametrize(("name", "summed"), [("policies", policies.summed), ("deploy", deploy.summed)])
+def test_sum_of_results_is_that_of_its_parts(name, summed):
+    assert read_json(ROOT / "benchmarks" / "results" / f"{name}.json") == summed()
+
+
 def test_document_without_its_block_is_refused():
     with pytest.raises(ValueError, match="truth"):
         refreshed("README.md", "no block here")
 
 
-@pytest.mark.parametrize("name", ["architecture.svg", "scale.svg", "imagined.svg", "at-rest.svg"])
+@pytest.mark.parametrize(
+    "name", ["architecture.svg", "scale.svg", "imagined.svg", "at-rest.svg", "horizon.svg"]
+)
 def test_figure_shows_what_the_code_and_the_results_files_say(name):
     drawn = standalone(FIGURES[name]())
     assert (ROOT / "docs" / "figures" / name).read_bytes() == drawn

@@ -12,7 +12,7 @@ from robopolicy.evaluate import Evaluation, evaluate
 from robopolicy.protocols import ChunkEnv, Policy
 from robopolicy.seeding import episode_seed
 from robopolicy.stats import wilson
-from sim.vector import SimVectorEnv
+from sim.vector import SimSingleEnv
 
 # Nothing was chosen on these.
 SEEDS = (41, 42, 43)
@@ -58,13 +58,13 @@ def save(results: Path, result: dict[str, Any]) -> None:
 
 def held_out(policy: Policy, task: str, seed: int, episodes: int, label: str) -> Evaluation:
     """A policy's episodes on the first held-out seeds of a master seed."""
-    env = SimVectorEnv(task, 1, policy.spec.chunk, seen=policy.spec.obs_steps)
+    env = SimSingleEnv(task, policy.spec.chunk, seen=policy.spec.obs_steps)
     try:
         seeds = [episode_seed(seed, "held_out", i) for i in range(episodes)]
         # gymnasium writes `list[int | None]` for the seeds; a list of integers will do.
         return evaluate(cast(ChunkEnv, env), policy, None, seeds, label)
     finally:
-        env.close(terminate=True)
+        env.close()
 
 
 def pooled(rates: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
