@@ -60,21 +60,20 @@ def paths(kind: ProcessKind) -> str:
 
 def horizon(result: Mapping[str, Any]) -> str:
     """Success of SEGA and of a policy without memory against how far has to be counted."""
-    rows = [result["horizon"][h] for h in HORIZONS]
+    rows = {n: result["horizon"][h] for n, h in enumerate(HORIZONS, 1) if h in result["horizon"]}
     plot = Plot(
         "Success against how far to count",
         "Raise the hand at so many signals, at the next go aside.",
-        Axis(0.7, len(rows) + 0.3, "times", ticks=(1, 2, 3)),
+        Axis(0.7, len(HORIZONS) + 0.3, "times", ticks=(1, 2, 3)),
         Axis(0, 1, "success", percent=True, ticks=(0, 0.25, 0.5, 0.75, 1)),
     )
     for index, (kind, name) in enumerate((("sega", "SEGA"), ("dp", "without memory"))):
-        rates = [row[kind] for row in rows]
-        plot.line(range(1, len(rows) + 1), [r["rate"] for r in rates], PALETTE[index])
-        for x, r in enumerate(rates, 1):
-            plot.line([x, x], [r["low"], r["high"]], PALETTE[index], width=1.5)
+        plot.line(list(rows), [row[kind]["rate"] for row in rows.values()], PALETTE[index])
+        for n, row in rows.items():
+            plot.line([n, n], [row[kind]["low"], row[kind]["high"]], PALETTE[index], width=1.5)
         plot.legend(name, PALETTE[index], "circle")
     # Who cannot count goes aside as often as the demonstrations do, and has to be lucky each time.
-    chance = [(n / (n + 1)) ** n / (n + 1) for n in range(1, len(rows) + 1)]
-    plot.line(range(1, len(rows) + 1), chance, FAINT, "4 3", 1.5)
+    times = range(1, len(HORIZONS) + 1)
+    plot.line(times, [(n / (n + 1)) ** n / (n + 1) for n in times], FAINT, "4 3", 1.5)
     plot.legend("by chance", FAINT, "dash")
     return plot.svg()

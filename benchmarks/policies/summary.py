@@ -69,7 +69,7 @@ def _memory(units: list[dict[str, Any]]) -> dict[str, Any]:
         kinds = [kind for kind in rows[0] if all(kind in row for row in rows)]
         tasks[task] = {kind: pooled(row[kind]["success"] for row in rows) for kind in kinds}
         tasks[task]["seeds"] = sorted(u["seed"] for u in units if u["task"] == task)
-    horizon = {h: tasks[task] for h, task in HORIZONS.items() if task in tasks}
+    horizon = {h: tasks[task] for h, task in HORIZONS.items() if {"dp", "sega"} <= tasks.get(task, {}).keys()}
     return {
         "memory": tasks,
         "horizon": {h: {kind: rates[kind] for kind in ("dp", "sega")} for h, rates in horizon.items()},

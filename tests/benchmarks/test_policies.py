@@ -86,17 +86,17 @@ def test_summary_pools_seeds_and_finds_the_horizon(tmp_path, monkeypatch):
     (tmp_path / "memory").mkdir()
     rates = {"sega": 90, "dp": 20, "stacked": 50, "lstm": 60}
     for seed in (1, 2):
-        for h, less in (("short", 0), ("medium", 10), ("long", 20)):
+        for task, less in zip(summary.HORIZONS.values(), (0, 10, 20), strict=True):
             own = {k: n - less * (k != "sega") for k, n in rates.items()}
-            write_json(tmp_path / "memory" / f"cue-{h}-{seed}.json", unit(f"cue-{h}", seed, own))
+            write_json(tmp_path / "memory" / f"{task}-{seed}.json", unit(task, seed, own))
     monkeypatch.setattr(summary, "PARTS", tmp_path)
     result = summary.summed()
-    assert result["memory"]["cue-short"]["lstm"] == wilson(120, 200).to_dict()
+    assert result["memory"]["count-once"]["lstm"] == wilson(120, 200).to_dict()
     assert [result["horizon"][h]["dp"]["rate"] for h in summary.HORIZONS] == [0.2, 0.1, 0.0]
     assert "beso" not in result
     table = summary.memory(result).splitlines()
     assert len(table) == 2 + 3
-    assert table[-1].startswith("| cue-short | 2 | 20.0% [")
+    assert table[3].startswith("| count-once | 2 | 20.0% [")
     assert summary.sampling(result) == summary.speed(result) == "Not measured yet.\n"
     assert horizon(result).count("<polyline") == 2 + 6 + 1
 
