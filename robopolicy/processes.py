@@ -35,7 +35,8 @@ def stop_on_signals() -> threading.Event:
     """An event that SIGTERM and SIGINT set."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        # In a thread: whom the signal interrupts may be about to wait for the event, and hold its lock.
+        signal.signal(number, lambda *_: threading.Thread(target=stop.set).start())
     return stop
 
 

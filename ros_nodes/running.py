@@ -24,6 +24,7 @@ from rclpy.subscription import Subscription
 from rclpy.timer import Timer
 
 from robopolicy.errors import RoboPolicyError
+from robopolicy.processes import stop_on_signals
 from ros_nodes.contract import Contract, contract_text
 
 # Reliable and local: a state must not be lost, or the history of the policy has a gap.
@@ -230,10 +231,8 @@ def run(make: Callable[[threading.Event], RobotNode]) -> int:
     The signal handlers are ours: with those of rclpy the context would be dead before the last command
     could be published.
     """
-    stop = threading.Event()
     rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on_signals()
     node = make(stop)
     if node.autostart and not node.start():
         print(f"error: {node.problem}", file=sys.stderr)

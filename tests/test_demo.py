@@ -17,9 +17,22 @@ SECONDS = {"setup", "collect", "train", "train_world", "steer", "evaluate", "tot
 def demo(out: Path, *flags: str) -> subprocess.CompletedProcess:
     root = Path(__file__).parents[1]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, "-m", "robopolicy.cli", "demo", "--preset", "tiny", "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "robopolicy.cli",
+        "demo",
+        "--preset=tiny",
+        "--processes=1",
+        f"--out={out}",
+    ]
     return subprocess.run(
-        [*command, *flags], env=env, capture_output=True, text=True, timeout=580, check=False
+        [*command, "--out", str(out), *flags],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=580,
+        check=False,
     )
 
 
@@ -60,7 +73,7 @@ def test_demo_reports_every_field_and_once_finished_does_nothing_again(tmp_path)
 
 
 def test_demo_of_a_policy_that_remembers(tmp_path):
-    done = demo(tmp_path / "demo", "--task", "push", "--policy", "sega")
+    done = demo(tmp_path / "demo", "--task", "cue-short", "--policy", "sega")
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads((tmp_path / "demo/result.json").read_text())
     assert result["config"]["train"]["memory"] == "sega"

@@ -134,15 +134,14 @@ def judged(tmp_path, name, flags):
     return rows, found["differences"]
 
 
-def killed(named):
-    """Kills the first process of such a name that is seen, once; returns the thread that does it."""
+def killed(there):
+    """Kills the first process that `there` finds, once; returns the thread that does it."""
 
     def kill():
         while True:
-            for process in psutil.process_iter():
-                with suppress(psutil.NoSuchProcess):  # gone since it was listed
-                    if named(process):
-                        return process.kill()
+            with suppress(psutil.NoSuchProcess):  # gone since it was listed
+                for process in there():
+                    return process.kill()
 
     thread = threading.Thread(target=kill, daemon=True)
     thread.start()
@@ -154,19 +153,19 @@ def servers():
     return [p.pid for p in psutil.Process().children() if "forkserver" in " ".join(p.cmdline())]
 
 
-def a_child(process):
-    return process.ppid() in servers()
+def children():
+    return [child for server in servers() for child in psutil.Process(server).children()]
 
 
-def of_ray(process):
-    return process.name().startswith("ray::_do")
+def of_ray():
+    return [p for p in psutil.process_iter(["name"]) if p.info["name"].startswith("ray::_do")]
 
 
 def test_evaluation_wherever_it_is_done_comes_to_the_same_and_after_a_worker_was_killed(tmp_path):
     save_policy(tiny_policy(find_task("count").spec), tmp_path / "policy")
     alone = judged(tmp_path, "alone", "--processes 1")
-    for named, flags in ((a_child, "--processes 2"), (of_ray, "--backend ray --processes 2")):
-        thread = killed(named)
+    for there, flags in ((children, "--processes 2"), (of_ray, "--backend ray --processes 2")):
+        thread = killed(there)
         assert judged(tmp_path, f"killed{flags.replace(' ', '')}", flags) == alone
         thread.join(0)
         assert not thread.is_alive()

@@ -10,13 +10,13 @@ import time
 
 import pytest
 
-from robopolicy.processes import ProcessDied, Processes
+from robopolicy.processes import ProcessDied, Processes, stop_on_signals
 
 # Says when it is ready and, in a file, when it was asked to end.
 _POLITE = """
 import signal, sys, threading, time
 stop = threading.Event()
-signal.signal(signal.SIGTERM, lambda *_: stop.set())
+signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=stop.set).start())
 print("ready", flush=True)
 stop.wait(30)
 open(sys.argv[1], "w").write(str(time.monotonic()))
@@ -55,6 +55,20 @@ def test_stop_groups_end_one_after_the_other(processes, tmp_path):
     assert processes.stop(["c"], ["a"]) == {"a": 0, "b": 0, "c": 0}
     ended = [float((tmp_path / name).read_text()) for name in "cab"]
     assert ended == sorted(ended)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_is_noticed_when_it_comes_in_between_the_steps_of_waiting(number):
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        stop = stop_on_signals()
+        with stop._cond:  # as in the first step of stop.wait()
+            signal.raise_signal(number)
+        assert stop.wait(10)
+    finally:
+        for n, handler in before.items():
+            signal.signal(n, handler)
 
 
 def test_stop_deaf_process_is_killed(processes):

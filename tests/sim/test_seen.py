@@ -100,10 +100,10 @@ LINES = [
     f"train-world --dataset demos rollouts --preset tiny --steps 5 {ONE} --out world",
     "steer --world world --policy policy --dataset rollouts --preset tiny --out steerer",
     f"evaluate --task eye --policy policy --steerer steerer --episodes 1 {ONE} --out real",
-    "imagine --world world --policy policy --episodes 4 --out imagined",
+    f"imagine --world world --policy policy --episodes 4 {ONE} --out imagined",
     "train-world --dataset filmed rollouts --eye eye --preset tiny --steps 5 --out pixels",
     "steer --world pixels --policy policy --dataset rollouts --preset tiny --out better",
-    "imagine --world pixels --policy policy --steerer better --episodes 2 --out imagined-pixels",
+    f"imagine --world pixels --policy policy --steerer better --episodes 2 {ONE} --out imagined-pixels",
     "diagnose --world pixels --dataset filmed --out diagnosis",
 ]
 if __name__ == "__main__":
