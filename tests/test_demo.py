@@ -17,23 +17,9 @@ SECONDS = {"setup", "collect", "train", "train_world", "steer", "evaluate", "tot
 def demo(out: Path, *flags: str) -> subprocess.CompletedProcess:
     root = Path(__file__).parents[1]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
-    command = [
-        sys.executable,
-        "-m",
-        "robopolicy.cli",
-        "demo",
-        "--preset=tiny",
-        "--processes=1",
-        f"--out={out}",
-    ]
-    return subprocess.run(
-        [*command, "--out", str(out), *flags],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=580,
-        check=False,
-    )
+    line = f"-m robopolicy.cli demo --preset tiny --processes 1 --out {out}"
+    command = [sys.executable, *line.split(), *flags]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=580, check=False)
 
 
 def test_demo_reports_every_field_and_once_finished_does_nothing_again(tmp_path):
