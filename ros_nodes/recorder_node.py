@@ -94,8 +94,10 @@ class RecorderNode(RobotNode):
             "success": Header,
             "/diagnostics": DiagnosticArray,
         }
+        # As reliably as the others listen to the state, yet all of it, however late it is looked at.
+        whole = QoSProfile(depth=EVENT_QOS.depth, reliability=self.state_qos.reliability)
         states = {s.topic for s in self.contract.streams}
-        return [*latched, *((t, k, self.state_qos if t in states else EVENT_QOS) for t, k in others.items())]
+        return [*latched, *((t, k, whole if t in states else EVENT_QOS) for t, k in others.items())]
 
     def _listen(self, topic: str, kind: Any, qos: QoSProfile) -> None:
         package, name = kind.__module__.split(".")[0], kind.__name__
@@ -136,7 +138,8 @@ class RecorderNode(RobotNode):
 
     def busy(self) -> bool:
         if not self._end_by:
-            self._end_by = self.now() + _DRAINS_S
+            self._heard_at = self.now()
+            self._end_by = self._heard_at + _DRAINS_S
         return self.now() < min(self._heard_at + _QUIET_S, self._end_by)
 
     def _cleanup(self) -> None:

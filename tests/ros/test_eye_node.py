@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from array import array
@@ -13,7 +12,6 @@ import yaml
 
 rclpy = pytest.importorskip("rclpy")
 
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from sensor_msgs.msg import Image, JointState  # noqa: E402
 
@@ -38,15 +36,9 @@ def eye():
 
 
 @pytest.fixture
-def graph(monkeypatch, tmp_path, eye):
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(1 + (os.getpid() + 50) % 100))
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+def graph(graph, tmp_path, eye):
     with Server(str(tmp_path / "eye.sock"), lambda: eye_handlers(eye)):
-        rclpy.init(args=["--ros-args", "-p", "autostart:=false"])
-        executor = SingleThreadedExecutor()
-        yield executor
-        executor.shutdown()
-        rclpy.shutdown()
+        yield graph
 
 
 def contract(eye, tmp_path, **camera):

@@ -14,7 +14,6 @@ import pytest
 
 rclpy = pytest.importorskip("rclpy")
 
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from sensor_msgs.msg import JointState  # noqa: E402
 from trajectory_msgs.msg import JointTrajectory  # noqa: E402
@@ -30,18 +29,14 @@ WITHIN_S = 20.0  # discovery on a busy machine; what the gate does after it is m
 
 
 @pytest.fixture
-def graph(monkeypatch):
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(1 + (os.getpid() + 85) % 100))
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    rclpy.init(args=["--ros-args", "-p", "autostart:=false"])
-    executor, gate, other = SingleThreadedExecutor(), GateNode(threading.Event()), rclpy.create_node("other")
+def beside(graph):
+    """A gate, and a node beside it."""
+    gate, other = GateNode(threading.Event()), rclpy.create_node("other")
     for node in (gate, other):
-        executor.add_node(node)
+        graph.add_node(node)
     assert gate.start()
-    yield executor, gate, other
+    yield graph, gate, other
     gate.finish()
-    executor.shutdown()
-    rclpy.shutdown()
 
 
 def _until(executor, condition) -> None:
@@ -51,8 +46,8 @@ def _until(executor, condition) -> None:
         executor.spin_once(timeout_sec=0.02)
 
 
-def test_fault_05_publisher_whose_quality_of_service_does_not_fit_faults(graph):
-    executor, gate, other = graph
+def test_fault_05_publisher_whose_quality_of_service_does_not_fit_faults(beside):
+    executor, gate, other = beside
     other.create_publisher(
         JointState, "joint_states", QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
     )
@@ -60,8 +55,8 @@ def test_fault_05_publisher_whose_quality_of_service_does_not_fit_faults(graph):
     assert gate.gate.reason is Reason.QOS
 
 
-def test_fault_17_second_publisher_of_commands_is_noticed_and_nothing_can_be_engaged(graph):
-    executor, gate, other = graph
+def test_fault_17_second_publisher_of_commands_is_noticed_and_nothing_can_be_engaged(beside):
+    executor, gate, other = beside
     other.create_publisher(JointTrajectory, "command", COMMAND_QOS)
     _until(executor, lambda: gate.count_publishers("command") > 1)
     _until(executor, lambda: not gate.gate._alone)

@@ -24,17 +24,6 @@ from ros_nodes.running import COMMAND_QOS  # noqa: E402
 pytestmark = pytest.mark.ros
 
 
-@pytest.fixture
-def graph(monkeypatch):
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(1 + (os.getpid() + 75) % 100))
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    rclpy.init(args=["--ros-args", "-p", "autostart:=false"])
-    executor = SingleThreadedExecutor()
-    yield executor
-    executor.shutdown()
-    rclpy.shutdown()
-
-
 class Operator:
     """Asks a node for transitions."""
 
