@@ -12,8 +12,8 @@ counted).
 Acting: milliseconds per chunk at batch 1 of LeRobot's diffusion policy with its default settings and of ours
 with the preset `quick`, taking turns; how long does not depend on what was learned. That ours is not worse
 is shown by a smaller policy of LeRobot's, trained on the same demonstrations for as many updates (its default
-has more parameters than can be trained here), on the same held-out episodes. "over bare forward" is a chunk
-against as many calls of the network alone.
+has more parameters than can be trained here), at its own learning rate and at ours, on the same held-out
+episodes. "over bare forward" is a chunk against as many calls of the network alone.
 """
 
 from __future__ import annotations
@@ -226,14 +226,7 @@ def _ms(work: Callable[[], Any], count: int) -> float:
 
 def _success(demos: Path) -> dict[str, Any]:
     """Success of ours and of a small diffusion policy of LeRobot's on the same held-out seeds."""
-    spec, config, found = find_task(TASK).spec, POLICY_PRESETS["quick"], {}
-    out = RUNS / "lerobot-small"
-    if not out.is_dir():
-        flags = _lerobot(_plain(demos), config.steps, config.batch_size, 2)[1:-1]
-        flags += ["--policy.type=diffusion", "--policy.noise_scheduler_type=DDIM", *_SMALL]
-        _run(["lerobot.scripts.lerobot_train", *flags, f"--output_dir={out}"], "1")
-    (saved,) = (out / "checkpoints").glob(f"{config.steps:06d}/pretrained_model")
-    policies: dict[str, Any] = {"lerobot": load_policy(saved, spec)}
+    found, policies = {}, {"lerobot": _lerobots("lerobot-small", demos)}
     for kind in ("diffusion", "beso"):
         train(Train((demos,), RUNS / kind, kind, seed=SEED))  # type: ignore[arg-type]
         policies[kind] = cast(ChunkPolicy, load_policy(RUNS / kind))
@@ -242,11 +235,29 @@ def _success(demos: Path) -> dict[str, Any]:
     return found
 
 
+def _success_at_our_rate(demos: Path) -> dict[str, Any]:
+    """Success of LeRobot's if it learns at the rate at which ours does, ten times its default."""
+    policy = _lerobots("lerobot-rate", demos, f"--policy.optimizer_lr={POLICY_PRESETS['quick'].lr}")
+    return {"lerobot": held_out(policy, TASK, SEED, EPISODES, "lerobot").rate.to_dict()}
+
+
+def _lerobots(name: str, demos: Path, *flags: str) -> ChunkPolicy:
+    """LeRobot's diffusion policy, made small, as `lerobot-train` trains it."""
+    config, out = POLICY_PRESETS["quick"], RUNS / name
+    if not out.is_dir():
+        given = _lerobot(_plain(demos), config.steps, config.batch_size, 0)[1:-1]
+        given += ["--policy.type=diffusion", "--policy.noise_scheduler_type=DDIM", *_SMALL, *flags]
+        _run(["lerobot.scripts.lerobot_train", *given, f"--output_dir={out}"], "1")
+    (saved,) = (out / "checkpoints").glob(f"{config.steps:06d}/pretrained_model")
+    return cast("ChunkPolicy", load_policy(saved, find_task(TASK).spec))
+
+
 PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "training": _of_states,
     "training_with_pictures": _of_pictures,
     "acting": _acting,
     "equal_success": _success,
+    "equal_success_at_our_rate": _success_at_our_rate,
 }
 
 if __name__ == "__main__":

@@ -52,9 +52,17 @@ def summed() -> dict[str, Any]:
             "train_image_ratio": speed["training_with_pictures"]["ratio"],
             "chunk_latency_ratio": acting["ratio"]["quick"],
             "over_bare_forward": acting["over_bare_forward"]["quick"],
-            "equal_success": {k: r for k, r in speed.get("equal_success", {}).items() if "rate" in r},
+            "equal_success": _succeeded(speed),
         }
     return result
+
+
+def _succeeded(speed: Row) -> Row:
+    """Success of those who were timed, and of LeRobot's at another learning rate."""
+    found = {k: r for k, r in speed.get("equal_success", {}).items() if "rate" in r}
+    if at_our_rate := speed.get("equal_success_at_our_rate"):
+        found["lerobot_at_our_rate"] = at_our_rate["lerobot"]
+    return found
 
 
 def _part(name: str) -> dict[str, Any] | None:
@@ -158,7 +166,10 @@ def _equal(success: Row) -> str:
     if not success:
         return " That they succeed as often is not measured yet."
     ours, beso, lerobot = (rate(success[k]) for k in ("diffusion", "beso", "lerobot"))
-    return f" Success on push: ours\n{ours}, with three steps of BESO {beso},\nLeRobot's {lerobot}."
+    said = f" Success on push: ours\n{ours}, with three steps of BESO {beso},\nLeRobot's {lerobot}"
+    if at_our_rate := success.get("lerobot_at_our_rate"):
+        said += f" at its\nown learning rate, {rate(at_our_rate)} at ours"
+    return said + "."
 
 
 _NOTHING = "Not measured yet.\n"
