@@ -27,6 +27,7 @@ def compare(
     tasks: Sequence[str],
     study: Callable[[str, int, Path], dict[str, Any]],
     summary: Callable[[Units], dict[str, Any]],
+    whole: Callable[[dict[str, Any]], bool] = bool,
 ) -> None:
     """Runs the units (a task with a master seed) that a results file does not hold; writes it after each.
 
@@ -36,6 +37,7 @@ def compare(
         tasks: by default.
         study: of a task, a seed and the folder of its runs.
         summary: what the file says of all units.
+        whole: whether a unit holds all; one that does not is run again.
     """
     parser = argparse.ArgumentParser(description=(about or "").splitlines()[0])
     parser.add_argument("--tasks", nargs="+", default=list(tasks))
@@ -45,7 +47,7 @@ def compare(
     units: Units = read_json(results)["units"] if results.is_file() else {}
     for seed in args.seeds:
         for task in args.tasks:
-            if (name := f"{task}-{seed}") not in units:
+            if not whole(units.get(name := f"{task}-{seed}", {})):
                 units[name] = study(task, seed, args.runs / name)
                 save(results, summary(units))
 

@@ -38,9 +38,13 @@ def summed() -> dict[str, Any]:
     if steered := _part("steered"):
         result["steered_sega"] = {k: steered[k] for k in ("base", "steered")}
     if realtime := _part("realtime"):
-        names = {"with": "joined", "without": "still", "switched": "switched"}
+        names = {"foresight": "foreseen", "with": "joined", "without": "still", "switched": "switched"}
         result["rtc"] = {
-            delay: {name: ways[way]["success"] | {"seam": ways[way]["seam"]} for name, way in names.items()}
+            delay: {
+                name: ways[way]["success"] | {"seam": ways[way]["seam"]}
+                for name, way in names.items()
+                if way in ways
+            }
             for delay, ways in realtime["delays"].items()
         }
     if language := _part("language"):
@@ -117,18 +121,26 @@ def sampling(result: Row) -> str:
 
 def delays(result: Row) -> str:
     """One line per delay: success and jumps at the seams."""
-    head = ("delay in steps", "real-time chunking", "switched", "still", "seam", "seam if switched")
+    ways = {
+        "foresight": "foresight",
+        "with": "real-time chunking",
+        "switched": "switched",
+        "without": "still",
+    }
+    moving = [w for w in ways if w != "without"]
+    head = ("delay in steps", *ways.values(), *(f"seam, {ways[w]}" for w in moving))
+    rows = result.get("rtc", {})
     return _table(
         head,
         (
-            (d, *(rate(r[k]) for k in ("with", "switched", "without")), *_seams(r))
-            for d, r in result.get("rtc", {}).items()
+            (d, *(rate(r[w]) if w in r else "" for w in ways), *(_seam(r, w) for w in moving))
+            for d, r in rows.items()
         ),
     )
 
 
-def _seams(row: Row) -> tuple[str, str]:
-    return f"{row['with']['seam']:.2f}", f"{row['switched']['seam']:.2f}"
+def _seam(row: Row, way: str) -> str:
+    return f"{row[way]['seam']:.2f}" if way in row else ""
 
 
 def steered(result: Row) -> str:

@@ -8,9 +8,10 @@ from tiny import POLICY, normal, random_episodes, tiny_spec
 
 from robopolicy.data.windows import PolicyWindows
 from robopolicy.errors import BadInput
-from robopolicy.nets.inpainting import overlap_weights
+from robopolicy.nets.inpainting import Known, overlap_weights
 from robopolicy.policies.train import new_policy
-from robopolicy.realtime import RealtimePolicy, SynchronousPolicy
+from robopolicy.protocols import Prediction
+from robopolicy.realtime import Foresight, RealtimePolicy, SynchronousPolicy
 
 B = 5
 
@@ -129,3 +130,63 @@ def test_realtime_of_a_policy_with_memory_is_refused():
     remembering = new_policy(spec, config, PolicyWindows(random_episodes(spec), spec), 0)
     with pytest.raises(BadInput, match="memory"):
         RealtimePolicy(remembering, 2, 1)
+
+
+class Exact:
+    """The world of `tiny`: the hand moves by its action, all else stays."""
+
+    def __init__(self, spec):
+        self.spec = spec
+
+    def predict(self, obs, actions, noise):
+        states = obs[:, -1:].expand(-1, actions.shape[1], -1).clone()
+        states[..., :3] += actions.cumsum(1)
+        return Prediction(states, states[..., 0], states[:, 0, 0])
+
+
+def executed(made, seen, chunks=4):
+    """What a policy does in the world of `tiny`, and where it leads."""
+    world, carry, done = Exact(made.spec), made.initial(range(B)), []
+    seen = seen[:, -1:].expand(-1, made.spec.obs_steps, -1)
+    for i in range(chunks):
+        actions, carry = made.sample(seen[:, -made.spec.obs_steps :], carry, noise(made, i))
+        done.append(actions)
+        seen = torch.cat([seen, world.predict(seen, actions, actions).states], 1)
+    return torch.cat(done, 1)
+
+
+@pytest.mark.parametrize("delay", [1, 2])
+def test_foresight_in_a_world_that_is_known_exactly_makes_delay_free(policy, delay):
+    start = observations(policy, 0)
+    late = RealtimePolicy(Foresight(policy, Exact(policy.spec)), 2, delay)
+    wanted = executed(RealtimePolicy(policy, 2, 0, joined=False), start)
+    assert torch.allclose(executed(late, start), wanted, atol=1e-5)
+    assert not torch.allclose(executed(RealtimePolicy(policy, 2, delay), start), wanted, atol=1e-2)
+
+
+def test_foresight_of_which_nothing_is_known_is_the_policy_itself(policy):
+    made, obs = Foresight(policy, Exact(policy.spec)), observations(policy, 0)
+    drawn = noise(made)
+    wanted = policy.sample(obs, {}, drawn)[0]
+    assert torch.equal(made.sample(obs, {}, drawn)[0], wanted)
+    known = Known(torch.ones(B, 4, 3), torch.tensor([0.9, 1, 1, 0])[:, None].expand(B, -1, -1))
+    assert torch.equal(made.sample(obs, {}, drawn, known)[0], wanted)
+
+
+def test_foresight_rows_do_not_depend_on_each_other(policy):
+    made, obs = Foresight(policy, Exact(policy.spec)), observations(policy, 0)
+    drawn, weight = noise(made), torch.zeros(B, 4, 1)
+    for row in range(B):
+        weight[row, :row] = 1
+    known = Known(0.1 * normal(B, 4, 3, seed=3), weight)
+    together = made.sample(obs, {}, drawn, known)[0]
+    for row in range(B):
+        one = slice(row, row + 1)
+        alone = made.sample(obs[one], {}, drawn[one], Known(known.chunk[one], weight[one]))[0]
+        assert torch.allclose(alone, together[one], atol=1e-5)
+        assert torch.equal(alone[:, :row], known.chunk[one, :row])
+
+
+def test_foresight_by_a_world_of_another_robot_is_refused(policy):
+    with pytest.raises(BadInput, match="robot"):
+        Foresight(policy, Exact(dataclasses.replace(policy.spec, robot="other")))
