@@ -52,13 +52,15 @@ def candidates(spec: Spec, policies: Sequence[Path], steerers: Sequence[Path]) -
     return found
 
 
-def delayed(candidate: Candidate, delay: int) -> Policy:
-    """The policy when each of its chunks takes so many control steps."""
+def delayed(candidate: Candidate, delay: int, foresight: Path | None = None) -> Policy:
+    """The policy when each of its chunks takes so many control steps, with foresight or without."""
     from robopolicy.policies.load import ChunkPolicy
-    from robopolicy.realtime import RealtimePolicy
+    from robopolicy.realtime import Foresight, RealtimePolicy
 
     policy = candidate.policy
     if not delay:
+        if foresight:
+            raise BadInput("foresight", "a delay, as nothing else is foreseen", "0 control steps")
         return policy
     if candidate.steerer or not isinstance(policy, ChunkPolicy):
         wanted = "0, but for a policy of ours without steerer that is told nothing"
@@ -66,7 +68,12 @@ def delayed(candidate: Candidate, delay: int) -> Policy:
     most = policy.spec.chunk // 2
     if not 0 < delay <= most:
         raise BadInput("delay", f"0 to {most}, half of the policy's chunk", delay)
-    return RealtimePolicy(policy, policy.spec.chunk - delay, delay)
+    execute = policy.spec.chunk - delay
+    if foresight is None:
+        return RealtimePolicy(policy, execute, delay)
+    from world_models.load import load_state_world
+
+    return RealtimePolicy(Foresight(policy, load_state_world(foresight)), execute, delay)
 
 
 def _labels(folders: Sequence[Path]) -> dict[Path, str]:

@@ -48,6 +48,7 @@ class Evaluate:
             say it, or as they never do.
         delay: control steps that a policy takes for a chunk ("robopolicy bench-policy" says how many). It is
             asked so early, and its plans continue each other; for policies without memory and steerer.
+        foresight: saved world model: plans begin where it says that the robot will be when they are there.
         processes: workers, each with a simulator; changes no episode.
         backend: where they work: "local", or "ray" (RAY_ADDRESS names a cluster).
     """
@@ -58,6 +59,7 @@ class Evaluate:
     task: str = "lift"
     wording: Literal["familiar", "new"] = "new"
     delay: int = 0
+    foresight: Path | None = None
     episodes: int = 100
     seed: int = 0
     processes: int = 2
@@ -167,7 +169,7 @@ def _real_candidates(args: Evaluate) -> list[Candidate]:
     if task.instruct:
         say_it = partial(task.instruct, familiar=args.wording == "familiar")
         found = [c._replace(policy=told(c.policy, say_it)) for c in found]
-    return [c._replace(policy=delayed(c, args.delay)) for c in found]
+    return [c._replace(policy=delayed(c, args.delay, args.foresight)) for c in found]
 
 
 class _Real:

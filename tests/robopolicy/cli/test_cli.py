@@ -92,6 +92,8 @@ def test_evaluating_a_late_policy(here, tmp_path):
     result = read_json(tmp_path / "out/result.json")
     assert result["config"]["args"]["delay"] == 3
     assert result["policies"][0]["episodes"] == 1
+    line = line.replace(f"{tmp_path}/out", f"{tmp_path}/foreseen --delay 3 --foresight world")
+    assert main(f"evaluate {line}".split()) == 0
 
 
 BAD = {
@@ -121,6 +123,14 @@ BAD = {
     "policy twice": ("evaluate --policy policy policy --out {new}", ["different folders"]),
     "late policy": ("evaluate --policy policy --delay 5 --out {new}", ["delay", "0 to 4"]),
     "early policy": ("evaluate --policy policy --delay -1 --out {new}", ["delay", "0 to 4"]),
+    "foresight of nothing": (
+        "evaluate --policy policy --foresight world --out {new}",
+        ["foresight", "a delay"],
+    ),
+    "foresight by a policy": (
+        "evaluate --policy policy --delay 2 --foresight policy --out {new}",
+        ["wanted a world"],
+    ),
     "late steerer": (
         "evaluate --policy policy --steerer steerer --delay 2 --out {new}",
         ["delay", "without steerer"],
