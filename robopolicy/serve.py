@@ -15,15 +15,12 @@ what the last chunk said, and the new one continues that. A policy that cannot (
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import os
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -33,7 +30,6 @@ from robopolicy.errors import BadInput
 from robopolicy.keys import key_of, locked
 from robopolicy.nets.eye import Eye
 from robopolicy.nets.inpainting import Known, overlap_weights
-from robopolicy.processes import stop_on_signals
 from robopolicy.protocols import Carry, Policy, Steerer
 from robopolicy.rollout import PriorSteerer
 from robopolicy.seeding import stream
@@ -209,40 +205,9 @@ def serve(
         stop.wait()
 
 
-def main(args: list[str] | None = None) -> int:
-    """`python -m robopolicy.serve --policy DIR --address SOCKET`: serves until SIGTERM or Ctrl-C."""
-    parser = argparse.ArgumentParser("robopolicy.serve", description=main.__doc__)
-    served = parser.add_mutually_exclusive_group(required=True)
-    served.add_argument("--policy", type=Path, help="saved policy")
-    served.add_argument("--eye", type=Path, help="saved eye, instead")
-    parser.add_argument("--steerer", type=Path, help="saved steerer of that policy")
-    parser.add_argument("--address", required=True, help="socket path or 127.0.0.1:PORT")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads")
-    options = parser.parse_args(args)
-    stop = stop_on_signals()
-    torch.set_num_threads(options.threads)
-    try:
-        if options.eye is not None:
-            from robopolicy.eye import load_eye
-
-            eye, key = load_eye(options.eye)[0], key_of(os.environ)
-            with Server(options.address, lambda: eye_handlers(eye, key)):
-                print("ready", flush=True)
-                stop.wait()
-            return 0
-        from robopolicy.policies.load import load_policy
-        from robopolicy.policies.proof import check_proof
-        from robopolicy.steering.load import load_steerer
-
-        policy = load_policy(options.policy)
-        check_proof(policy, options.policy)
-        steerer = load_steerer(options.steerer, policy) if options.steerer else None
-        serve(policy, steerer, options.address, stop, lambda: print("ready", flush=True))
-    except BadInput as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def serve_eye(eye: Eye, address: str, stop: threading.Event, on_ready: Callable[[], None]) -> None:
+    """As `serve`, what an eye sees."""
+    key = key_of(os.environ)
+    with Server(address, lambda: eye_handlers(eye, key)):
+        on_ready()
+        stop.wait()

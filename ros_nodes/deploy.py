@@ -314,6 +314,7 @@ class Deployment:
 def deploy(
     policy: Path,
     steerer: Path | None = None,
+    foresight: Path | None = None,
     robot: str | Path = "panda_sim",
     episodes: int = 1,
     seed: int = 0,
@@ -332,6 +333,7 @@ def deploy(
     Args:
         policy: saved policy.
         steerer: saved steerer of that policy, if any.
+        foresight: saved world model, if plans are to begin where it says that the robot will be.
         robot: path or name of a robot contract.
         episodes: how many.
         seed: master seed; episodes use its "deploy" stage, which is used for nothing else.
@@ -349,13 +351,15 @@ def deploy(
         BadInput: if ROS 2 is missing, or policy and robot do not fit each other.
         RoboPolicyError: if a process died or did not answer; its log's end is in the message.
     """
-    for name, folder in (("policy", policy), ("steerer", steerer)):
+    artefacts = {"policy": policy, "steerer": steerer, "foresight": foresight}
+    for name, folder in artefacts.items():
         if folder is not None and not folder.is_dir():
             raise BadInput(name, f"a {name} directory", folder)
     if episodes < 1:
         raise BadInput("episodes", "at least 1", episodes)
-    server = ["-m", "robopolicy.serve", "--policy", str(policy)]
-    server += ["--steerer", str(steerer)] if steerer else []
+    server = ["-m", "robopolicy.cli", "serve"]
+    for name, folder in artefacts.items():
+        server += [f"--{name}", str(folder)] if folder else []
     stop = stop or threading.Event()
     if before_episode is None and not mock and Contract.load(robot).simulation is None:
         before_episode = partial(_wait_for_enter, shadow, stop)

@@ -12,6 +12,7 @@ from robopolicy.errors import BadInput
 
 if TYPE_CHECKING:
     from robopolicy.protocols import Policy, Steerer
+    from robopolicy.realtime import Foresight
     from robopolicy.spec import Spec
 
 
@@ -55,11 +56,11 @@ def candidates(spec: Spec, policies: Sequence[Path], steerers: Sequence[Path]) -
 def delayed(candidate: Candidate, delay: int, foresight: Path | None = None) -> Policy:
     """The policy when each of its chunks takes so many control steps, with foresight or without."""
     from robopolicy.policies.load import ChunkPolicy
-    from robopolicy.realtime import Foresight, RealtimePolicy
+    from robopolicy.realtime import RealtimePolicy
 
     policy = candidate.policy
     if not delay:
-        if foresight:
+        if foresight is not None:
             raise BadInput("foresight", "a delay, as nothing else is foreseen", "0 control steps")
         return policy
     if candidate.steerer or not isinstance(policy, ChunkPolicy):
@@ -68,12 +69,19 @@ def delayed(candidate: Candidate, delay: int, foresight: Path | None = None) -> 
     most = policy.spec.chunk // 2
     if not 0 < delay <= most:
         raise BadInput("delay", f"0 to {most}, half of the policy's chunk", delay)
-    execute = policy.spec.chunk - delay
-    if foresight is None:
-        return RealtimePolicy(policy, execute, delay)
+    made = policy if foresight is None else foreseeing(policy, foresight)
+    return RealtimePolicy(made, policy.spec.chunk - delay, delay)
+
+
+def foreseeing(policy: Policy, world: Path, steerer: Steerer | None = None) -> Foresight:
+    """The policy with foresight by a saved world model."""
+    from robopolicy.policies.load import ChunkPolicy
+    from robopolicy.realtime import Foresight
     from world_models.load import load_state_world
 
-    return RealtimePolicy(Foresight(policy, load_state_world(foresight)), execute, delay)
+    if steerer or not isinstance(policy, ChunkPolicy):
+        raise BadInput("foresight", "none, but for a policy of ours without steerer", str(world))
+    return Foresight(policy, load_state_world(world))
 
 
 def _labels(folders: Sequence[Path]) -> dict[Path, str]:

@@ -6,14 +6,18 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from robopolicy.cli.candidates import foreseeing
 from robopolicy.cli.common import Result, need, plain, say
 from robopolicy.errors import BadInput
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from robopolicy.protocols import Policy, Steerer
 
 _STYLES = {"RUNNING": "bold green", "ARMED": "cyan", "HOLD": "bold yellow", "FAULT": "bold red"}
 # Of the gate's diagnostics.
@@ -40,6 +44,8 @@ class Serve:
         address: path of a socket, or 127.0.0.1:PORT.
         policy: saved policy.
         steerer: saved steerer of that policy.
+        foresight: saved world model: plans begin where it says that the robot will be when they are there.
+            For policies without memory and steerer.
         eye: saved eye instead, for ros_nodes.eye_node.
         threads: of torch.
     """
@@ -47,6 +53,7 @@ class Serve:
     address: str
     policy: Path | None = None
     steerer: Path | None = None
+    foresight: Path | None = None
     eye: Path | None = None
     threads: int = 1
 
@@ -64,6 +71,7 @@ class Deploy:
     Attributes:
         policy: saved policy.
         steerer: saved steerer of that policy.
+        foresight: saved world model: plans begin where it says that the robot will be when they are there.
         robot: name or path of a robot contract.
         episodes: how many.
         seed: master seed.
@@ -80,6 +88,7 @@ class Deploy:
 
     policy: Path
     steerer: Path | None = None
+    foresight: Path | None = None
     robot: str = "panda_sim"
     episodes: int = 1
     seed: int = 0
@@ -104,6 +113,7 @@ class Replay:
         log: what "robopolicy deploy --record" wrote.
         policy: the policy that was served; without it only the gate is asked.
         steerer: and its steerer.
+        foresight: and the world model by which it planned ahead.
         page: HTML page to write: commands against their limits, what the gate did, how late chunks were.
         rerun: recording to write, the same and the states for rerun's viewer ("rerun FILE.rrd").
     """
@@ -111,6 +121,7 @@ class Replay:
     log: Path
     policy: Path | None = None
     steerer: Path | None = None
+    foresight: Path | None = None
     page: Path | None = None
     rerun: Path | None = None
 
@@ -211,14 +222,12 @@ def replay(args: Replay) -> int:
         say(f"{args.rerun}: open it with rerun")
     say(f"gate: {replay_gate(log)} calls answered as before")
     if args.policy is not None:
-        from robopolicy.policies.load import load_policy
         from robopolicy.rollout import PriorSteerer
         from robopolicy.serve import PolicyService
-        from robopolicy.steering.load import load_steerer
 
-        policy = load_policy(args.policy)
-        steerer = load_steerer(args.steerer, policy) if args.steerer else PriorSteerer()
-        session = {n: h.answer for n, h in PolicyService(policy, steerer, 0).connect().items()}
+        policy, steerer = _served(args.policy, args.steerer, args.foresight)
+        service = PolicyService(policy, steerer or PriorSteerer(), 0)
+        session = {n: h.answer for n, h in service.connect().items()}
         say(f"policy: {replay_policy(log, session)} chunks as before")
     return 0
 
@@ -254,12 +263,34 @@ def _drawn(folder: Path, page: Path) -> Path:
 
 def serve(args: Serve) -> int:
     """Serves until told to stop; see `Serve`."""
-    from robopolicy.serve import main
+    import torch
 
-    if (args.policy is None) == (args.eye is None):
+    from robopolicy import serve as server
+    from robopolicy.policies.proof import check_proof
+    from robopolicy.processes import stop_on_signals
+
+    told = args.address, stop_on_signals(), partial(print, "ready", flush=True)
+    torch.set_num_threads(args.threads)
+    if args.policy is not None and args.eye is None:
+        policy, steerer = _served(args.policy, args.steerer, args.foresight)
+        check_proof(policy, args.policy)
+        server.serve(policy, steerer, *told)
+    elif args.eye is not None and args.policy is None:
+        from robopolicy.eye import load_eye
+
+        server.serve_eye(load_eye(args.eye)[0], *told)
+    else:
         raise BadInput("serve", "either --policy or --eye", f"{args.policy}, {args.eye}")
-    given = {n: getattr(args, n) for n in ("policy", "steerer", "eye", "address", "threads")}
-    return main([x for n, value in given.items() if value is not None for x in (f"--{n}", str(value))])
+    return 0
+
+
+def _served(policy: Path, steerer: Path | None, foresight: Path | None) -> tuple[Policy, Steerer | None]:
+    from robopolicy.policies.load import load_policy
+    from robopolicy.steering.load import load_steerer
+
+    made = load_policy(policy)
+    steers = load_steerer(steerer, made) if steerer else None
+    return foreseeing(made, foresight, steers) if foresight else made, steers
 
 
 def deploy(args: Deploy) -> Result:

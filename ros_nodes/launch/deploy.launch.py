@@ -19,6 +19,7 @@ from launch_ros.actions import Node
 ARGUMENTS = {
     "policy": (None, "saved policy"),
     "steerer": ("", "saved steerer of that policy; empty for the plain policy"),
+    "foresight": ("", "saved world model by which plans begin where the robot will be; empty for none"),
     "robot": ("panda_sim", "path or name of a robot contract"),
     "lockstep": ("false", "simulated time waits for the policy"),
     "namespace": ("robopolicy", "namespace of the nodes"),
@@ -39,8 +40,9 @@ def _setup(context):
     plant, server = os.path.join(folder, "plant.sock"), os.path.join(folder, "server.sock")
     end = EmitEvent(event=Shutdown(reason="a process of the deployment ended"))
 
-    serve = [sys.executable, "-m", "robopolicy.serve", "--policy", values["policy"], "--address", server]
-    serve += ["--steerer", values["steerer"]] if values["steerer"] else []
+    serve = [sys.executable, "-m", "robopolicy.cli", "serve", "--address", server]
+    for name in ("policy", "steerer", "foresight"):
+        serve += [f"--{name}", values[name]] if values[name] else []
     actions = [ExecuteProcess(cmd=serve, name="server", output="screen", on_exit=[end])]
 
     common = {"contract": values["robot"], "lockstep": lockstep, "shadow": shadow}

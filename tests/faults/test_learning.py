@@ -27,6 +27,7 @@ from tiny import (
 from trainings import tiny_member, trainings
 
 from robopolicy.checkpoint import load_tensors, tensor_hash
+from robopolicy.cli import main
 from robopolicy.config import STEER_PRESETS
 from robopolicy.data.windows import PolicyWindows
 from robopolicy.devices import Devices
@@ -37,7 +38,6 @@ from robopolicy.policies.proof import check_proof, proof
 from robopolicy.policies.train import save_policy, train_policy
 from robopolicy.rollout import PriorSteerer, rollout
 from robopolicy.serve import PolicyService
-from robopolicy.serve import main as serve
 from robopolicy.stats import Rate, wilson
 from robopolicy.steering.dsrl import Dsrl
 from robopolicy.steering.replay import Batch
@@ -286,7 +286,7 @@ def test_fault_42_policy_that_acts_otherwise_than_where_it_was_trained_is_not_se
     save_policy(policy, tmp_path / "other", answers=answers)
     with pytest.raises(BadInput, match=r"proof\.safetensors: wanted the actions of where it was made"):
         check_proof(load_policy(tmp_path / "other"), tmp_path / "other")
-    assert serve(["--policy", str(tmp_path / "other"), "--address", str(tmp_path / "socket")]) == 2
+    assert main(f"serve --policy {tmp_path}/other --address {tmp_path}/socket".split()) == 2
     assert "proof.safetensors" in capsys.readouterr().err
     assert not (tmp_path / "socket").exists()
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from tiny import POLICY, normal, random_episodes, tiny_spec
@@ -12,6 +13,9 @@ from robopolicy.nets.inpainting import Known, overlap_weights
 from robopolicy.policies.train import new_policy
 from robopolicy.protocols import Prediction
 from robopolicy.realtime import Foresight, RealtimePolicy, SynchronousPolicy
+from robopolicy.rollout import PriorSteerer
+from robopolicy.seeding import stream
+from robopolicy.serve import PolicyService
 
 B = 5
 
@@ -162,6 +166,21 @@ def test_foresight_in_a_world_that_is_known_exactly_makes_delay_free(policy, del
     wanted = executed(RealtimePolicy(policy, 2, 0, joined=False), start)
     assert torch.allclose(executed(late, start), wanted, atol=1e-5)
     assert not torch.allclose(executed(RealtimePolicy(policy, 2, delay), start), wanted, atol=1e-2)
+
+
+def test_foresight_behind_the_server_plans_from_where_the_last_chunk_leads(policy):
+    world, obs = Exact(policy.spec), observations(policy, 0)[:1]
+    service = PolicyService(Foresight(policy, world), PriorSteerer(), 0)
+    session = {n: h.answer for n, h in service.connect().items()}
+    session["reset"](seed=3)
+    asked = {"obs": obs[0].numpy(), "step": 0}
+    first = torch.from_numpy(session["act"](**asked)["chunk"])[None]
+    second = torch.from_numpy(session["join"](**asked, since=1, late=2)["chunk"])[None]
+    assert torch.equal(second[:, :2], first[:, 1:3])
+    rng = stream(3, "policy-noise")
+    drawn = [torch.from_numpy(rng.standard_normal((1, 4, 3)).astype(np.float32)) for _ in range(2)][1]
+    there = torch.cat([obs, world.predict(obs, first[:, 1:3], obs).states], 1)[:, -2:]
+    assert torch.allclose(second[:, 2:], policy.sample(there, {}, drawn)[0][:, :2], atol=1e-5)
 
 
 def test_foresight_of_which_nothing_is_known_is_the_policy_itself(policy):

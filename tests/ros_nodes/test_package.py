@@ -53,7 +53,7 @@ def _launched(monkeypatch, **own):
     return found
 
 
-SERVED = {"robopolicy.serve", "ros_nodes.gate_node", "ros_nodes.policy_node"}
+SERVED = {"robopolicy.cli", "ros_nodes.gate_node", "ros_nodes.policy_node"}
 
 
 def test_launch_file_starts_the_processes_of_deploy(monkeypatch):

@@ -172,6 +172,10 @@ BAD = {
     ),
     "no such place": ("collect --where cube_y --out {new}", ["where", "cube_y"]),
     "missing run": ("report --run none --out {new}", ["run", "none"]),
+    "foresight and steerer": (
+        "serve --policy policy --steerer steerer --foresight world --address {new}",
+        ["foresight", "without steerer"],
+    ),
     "missing policy, serve": ("serve --policy none --address {new}", ["policy", "none"]),
     "missing policy, deploy": ("deploy --policy none --out {new}", ["policy", "none"]),
     "unknown preset, demo": ("demo --preset fast --out {new}", ["preset"]),
