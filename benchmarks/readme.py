@@ -182,6 +182,7 @@ FIGURES: dict[str, Callable[[], str]] = {
     "at-rest.svg": lambda: chain_figures.at_rest(read_json(RESULTS / "deploy" / "kill.json")),
     "scale.svg": lambda: scale_report.figure(_measured_scale()),
     "horizon.svg": lambda: figures.horizon(read_json(RESULTS / "policies.json")),
+    "delays.svg": lambda: figures.delays(read_json(RESULTS / "policies.json")),
 }
 
 

@@ -32,7 +32,7 @@ def test_document_without_its_block_is_refused():
 
 
 @pytest.mark.parametrize(
-    "name", ["architecture.svg", "scale.svg", "imagined.svg", "at-rest.svg", "horizon.svg"]
+    "name", ["architecture.svg", "scale.svg", "imagined.svg", "at-rest.svg", "horizon.svg", "delays.svg"]
 )
 def test_figure_shows_what_the_code_and_the_results_files_say(name):
     drawn = standalone(FIGURES[name]())

@@ -1,4 +1,4 @@
-"""Figures of the policies' pages: how noise becomes an action, and success against how far to count."""
+"""Figures of the policies' pages: how noise becomes an action, success by how far to count and by delay."""
 
 from __future__ import annotations
 
@@ -67,13 +67,34 @@ def horizon(result: Mapping[str, Any]) -> str:
         Axis(0.7, len(HORIZONS) + 0.3, "times", ticks=(1, 2, 3)),
         Axis(0, 1, "success", percent=True, ticks=(0, 0.25, 0.5, 0.75, 1)),
     )
-    for index, (kind, name) in enumerate((("sega", "SEGA"), ("dp", "without memory"))):
-        plot.line(list(rows), [row[kind]["rate"] for row in rows.values()], PALETTE[index])
-        for n, row in rows.items():
-            plot.line([n, n], [row[kind]["low"], row[kind]["high"]], PALETTE[index], width=1.5)
-        plot.legend(name, PALETTE[index], "circle")
+    _successes(plot, rows, {"sega": "SEGA", "dp": "without memory"})
     # Who cannot count goes aside as often as the demonstrations do, and has to be lucky each time.
     times = range(1, len(HORIZONS) + 1)
     plot.line(times, [(n / (n + 1)) ** n / (n + 1) for n in times], FAINT, "4 3", 1.5)
     plot.legend("by chance", FAINT, "dash")
     return plot.svg()
+
+
+def delays(result: Mapping[str, Any]) -> str:
+    """Success against how late a policy's plans are, by what is done about it."""
+    rows = {int(delay): row for delay, row in result["rtc"].items()}
+    plot = Plot(
+        "Success of a policy whose plans are late",
+        "Of each plan eight steps are executed.",
+        Axis(-0.5, max(rows) + 0.5, "steps until a plan is there", ticks=tuple(rows)),
+        Axis(0, 1, "success", percent=True, ticks=(0, 0.25, 0.5, 0.75, 1)),
+    )
+    _successes(
+        plot, rows, {"foresight": "foresight", "with": "real-time chunking", "without": "standing still"}
+    )
+    return plot.svg()
+
+
+def _successes(plot: Plot, rows: Mapping[int, Any], names: Mapping[str, str]) -> None:
+    """A line for each of some ways, with intervals, where it has been measured."""
+    for (way, name), colour in zip(names.items(), PALETTE, strict=False):
+        seen = {at: row[way] for at, row in rows.items() if way in row}
+        plot.line(list(seen), [rate["rate"] for rate in seen.values()], colour)
+        for at, rate in seen.items():
+            plot.line([at, at], [rate["low"], rate["high"]], colour, width=1.5)
+        plot.legend(name, colour, "circle")
