@@ -67,7 +67,7 @@ def horizon(result: Mapping[str, Any]) -> str:
         Axis(0.7, len(HORIZONS) + 0.3, "times", ticks=(1, 2, 3)),
         Axis(0, 1, "success", percent=True, ticks=(0, 0.25, 0.5, 0.75, 1)),
     )
-    _successes(plot, rows, {"sega": "SEGA", "dp": "without memory"})
+    _successes(plot, rows, {"sega": "SEGA", "dp": "without memory", "lstm": "LSTM"})
     # Who cannot count goes aside as often as the demonstrations do, and has to be lucky each time.
     times = range(1, len(HORIZONS) + 1)
     plot.line(times, [(n / (n + 1)) ** n / (n + 1) for n in times], FAINT, "4 3", 1.5)

@@ -15,6 +15,7 @@ from robopolicy.checkpoint import read_json, write_json
 RESULTS = Path(__file__).parents[1] / "results"
 PARTS = RESULTS / "policies"
 KINDS = ("dp", "stacked", "lstm", "sega")
+_CURVES = ("dp", "sega", "lstm")
 # One task at three horizons: raise the hand once, twice, three times.
 HORIZONS = {"short": "count-once", "medium": "count-twice", "long": "count"}
 
@@ -81,10 +82,10 @@ def _memory(units: list[dict[str, Any]]) -> dict[str, Any]:
         kinds = [kind for kind in rows[0] if all(kind in row for row in rows)]
         tasks[task] = {kind: pooled(row[kind]["success"] for row in rows) for kind in kinds}
         tasks[task]["seeds"] = sorted(u["seed"] for u in units if u["task"] == task)
-    horizon = {h: tasks[task] for h, task in HORIZONS.items() if {"dp", "sega"} <= tasks.get(task, {}).keys()}
+    horizon = {h: tasks[task] for h, task in HORIZONS.items() if {*_CURVES} <= tasks.get(task, {}).keys()}
     return {
         "memory": tasks,
-        "horizon": {h: {kind: rates[kind] for kind in ("dp", "sega")} for h, rates in horizon.items()},
+        "horizon": {h: {kind: rates[kind] for kind in _CURVES} for h, rates in horizon.items()},
     }
 
 

@@ -29,12 +29,13 @@ _REAL_EXAM_EPISODES = 20
 
 # Numbers by which a policy is told what to do.
 _TASK_SIZE = 32
-PolicyKind = Literal["diffusion", "beso", "flow", "sega"]
+PolicyKind = Literal["diffusion", "beso", "flow", "lstm", "sega"]
 # What a kind of policy changes in the presets.
 _KINDS: dict[str, dict[str, Any]] = {
     "diffusion": {},
     "beso": {"process": "beso", "inference_steps": 3},
     "flow": {"process": "flow"},
+    "lstm": {"memory": "lstm", "memory_width": 128},
     "sega": {"memory": "sega"},
 }
 
@@ -56,7 +57,7 @@ class Train:
             - diffusion: DDIM.
             - beso: a score model, three steps of sampling.
             - flow: flow matching.
-            - sega: diffusion that also remembers what it saw before.
+            - lstm, sega: diffusion that also remembers what it saw before.
 
         preset: "quick" for two cores, "full" for a graphics processor.
         told: teach it to be told what to do, by a sentence or by a state that is to be reached; for policies

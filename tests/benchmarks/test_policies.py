@@ -98,7 +98,7 @@ def test_summary_pools_seeds_and_finds_the_horizon(tmp_path, monkeypatch):
     assert len(table) == 2 + 3
     assert table[3].startswith("| count-once | 2 | 20.0% [")
     assert summary.sampling(result) == summary.speed(result) == "Not measured yet.\n"
-    assert horizon(result).count("<polyline") == 2 + 6 + 1
+    assert horizon(result).count("<polyline") == 3 + 9 + 1
 
 
 @pytest.mark.parametrize("kind", ["ddim", "beso", "flow"])

@@ -6,7 +6,12 @@ from robopolicy.checkpoint import read_json
 from robopolicy.cli import main
 from robopolicy.policies.load import load_policy
 
-KINDS = {"beso": ("beso", 3, "none"), "flow": ("flow", 5, "none"), "sega": ("ddim", 5, "sega")}
+KINDS = {
+    "beso": ("beso", 3, "none"),
+    "flow": ("flow", 5, "none"),
+    "lstm": ("ddim", 5, "lstm"),
+    "sega": ("ddim", 5, "sega"),
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
