@@ -9,11 +9,10 @@ import pytest
 import torch
 from tiny import normal, random_episodes, tiny_spec
 
-from benchmarks.policies import summary
+from benchmarks.policies import realtime, summary
 from benchmarks.policies.common import compare, pooled
 from benchmarks.policies.figures import horizon, paths
 from benchmarks.policies.memory import ABLATIONS, KINDS, matched, parameters
-from benchmarks.policies.realtime import jumps
 from benchmarks.policies.sampling import Ddpm
 from robopolicy.checkpoint import read_json, write_json
 from robopolicy.data.windows import PolicyWindows
@@ -54,7 +53,7 @@ def test_jumps_are_told_apart_at_the_seams():
     actions = np.zeros_like(first.actions)
     actions[4:, 1] = 0.1
     episode = dataclasses.replace(first, actions=actions, chunk_starts=np.array([0, 4]))
-    seam, inside = jumps([episode], np.full(3, 0.4))
+    seam, inside = realtime.jumps([episode], np.full(3, 0.4))
     assert seam == pytest.approx(0.25)
     assert inside == 0
 
@@ -71,6 +70,20 @@ def test_compare_runs_what_is_missing_and_keeps_the_rest(tmp_path, monkeypatch):
         compare("About.", results, ["a", "b"], study, lambda units: {"units": units})
     assert ran == [(t, s, f"runs/some/{t}-{s}") for s in (1, 2) for t in "ab"]
     assert read_json(results)["units"].keys() == {"a-1", "b-1", "a-2", "b-2"}
+    ran.clear()
+    compare("All.", results, ["a", "b"], study, lambda units: {"units": units}, lambda u: "more" in u)
+    assert [task for task, _, _ in ran] == ["a", "b"] * 2
+
+
+def test_delay_that_one_way_has_not_been_measured_with_is_run_and_shown_without_it():
+    rate = {"success": wilson(40, 50).to_dict(), "seam": 0.2, "inside": 0.1}
+    unit: dict = {str(d): dict.fromkeys(realtime.WAYS, rate) for d in realtime.DELAYS}
+    assert realtime._missing(unit) == []
+    del unit["4"]["foreseen"]
+    assert realtime._missing(unit) == [(4, "foreseen")]
+    delays = realtime.summary({"push-1": unit, "push-2": unit})["delays"]
+    assert delays["0"]["foreseen"]["success"] == wilson(80, 100).to_dict()
+    assert delays["4"].keys() == {"joined", "switched", "still"}
 
 
 def test_pooled_is_the_rate_of_all_episodes():
