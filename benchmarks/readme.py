@@ -170,7 +170,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     },
     "docs/policies.md": {
         name: _policies(getattr(policies, name))
-        for name in ("memory", "ablations", "sampling", "delays", "steered", "language", "speed")
+        for name in ("memory", "beyond", "ablations", "sampling", "delays", "steered", "language", "speed")
     },
 }
 FIGURES: dict[str, Callable[[], str]] = {

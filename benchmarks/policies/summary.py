@@ -15,6 +15,7 @@ from robopolicy.checkpoint import read_json, write_json
 RESULTS = Path(__file__).parents[1] / "results"
 PARTS = RESULTS / "policies"
 KINDS = ("dp", "stacked", "lstm", "sega")
+_MEMORIES = ("diffusion", "stacked windows", "LSTM", "SEGA")
 _CURVES = ("dp", "sega", "lstm")
 # One task at three horizons: raise the hand once, twice, three times.
 HORIZONS = {"short": "count-once", "medium": "count-twice", "long": "count"}
@@ -83,9 +84,11 @@ def _memory(units: list[dict[str, Any]]) -> dict[str, Any]:
         tasks[task] = {kind: pooled(row[kind]["success"] for row in rows) for kind in kinds}
         tasks[task]["seeds"] = sorted(u["seed"] for u in units if u["task"] == task)
     horizon = {h: tasks[task] for h, task in HORIZONS.items() if {*_CURVES} <= tasks.get(task, {}).keys()}
+    longer = [u["kinds"] for u in units if all("beyond" in u["kinds"].get(kind, {}) for kind in KINDS)]
     return {
         "memory": tasks,
         "horizon": {h: {kind: rates[kind] for kind in _CURVES} for h, rates in horizon.items()},
+        "beyond": {kind: pooled(row[kind]["beyond"] for row in longer) for kind in KINDS if longer},
     }
 
 
@@ -97,9 +100,17 @@ def _times(units: Iterable[Row]) -> dict[str, float]:
 def memory(result: Row) -> str:
     """One line per task that needs memory."""
     rows = result.get("memory", {})
-    head = ("task", "seeds", "diffusion", "stacked windows", "LSTM", "SEGA")
+    head = ("task", "seeds", *_MEMORIES)
     return _table(
         head, ((n, len(r["seeds"]), *(rate(r[k]) if k in r else "" for k in KINDS)) for n, r in rows.items())
+    )
+
+
+def beyond(result: Row) -> str:
+    """Success where the wait is longer than any that was demonstrated."""
+    row = result.get("beyond", {})
+    return _table(
+        ("diffusion", "stacked windows", "LSTM", "SEGA"), [[rate(row[k]) for k in KINDS]] if row else []
     )
 
 

@@ -102,13 +102,18 @@ def test_summary_pools_seeds_and_finds_the_horizon(tmp_path, monkeypatch):
         for task, less in zip(summary.HORIZONS.values(), (0, 10, 20), strict=True):
             own = {k: n - less * (k != "sega") for k, n in rates.items()}
             write_json(tmp_path / "memory" / f"{task}-{seed}.json", unit(task, seed, own))
+    asked_later = unit("cue-medium", 1, rates)
+    for kind in asked_later["kinds"].values():
+        kind["beyond"] = wilson(7, 100).to_dict()
+    write_json(tmp_path / "memory" / "cue-medium-1.json", asked_later)
     monkeypatch.setattr(summary, "PARTS", tmp_path)
     result = summary.summed()
     assert result["memory"]["count-once"]["lstm"] == wilson(120, 200).to_dict()
     assert [result["horizon"][h]["dp"]["rate"] for h in summary.HORIZONS] == [0.2, 0.1, 0.0]
+    assert result["beyond"] == dict.fromkeys(KINDS, wilson(7, 100).to_dict())
     assert "beso" not in result
     table = summary.memory(result).splitlines()
-    assert len(table) == 2 + 3
+    assert len(table) == 2 + 4
     assert table[3].startswith("| count-once | 2 | 20.0% [")
     assert summary.sampling(result) == summary.speed(result) == "Not measured yet.\n"
     assert horizon(result).count("<polyline") == 3 + 9 + 1
