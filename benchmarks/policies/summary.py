@@ -109,9 +109,7 @@ def memory(result: Row) -> str:
 def beyond(result: Row) -> str:
     """Success where the wait is longer than any that was demonstrated."""
     row = result.get("beyond", {})
-    return _table(
-        ("diffusion", "stacked windows", "LSTM", "SEGA"), [[rate(row[k]) for k in KINDS]] if row else []
-    )
+    return _table(_MEMORIES, [[rate(row[k]) for k in KINDS]] if row else [])
 
 
 def ablations(result: Row) -> str:
