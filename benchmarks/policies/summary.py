@@ -156,8 +156,9 @@ def _seam(row: Row, way: str) -> str:
 def steered(result: Row) -> str:
     """SEGA before and after DSRL."""
     rows = result.get("steered_sega", {})
-    head = ("SEGA on push", "real", "imagined")
-    return _table(head, ((n, rate(r["real"]), rate(r["imagined"])) for n, r in rows.items()))
+    head = ("SEGA on push", "real", "imagined", "real episodes")
+    found = ((n, rate(r["real"]), rate(r["imagined"]), r["real"]["episodes"]) for n, r in rows.items())
+    return _table(head, found)
 
 
 def language(result: Row) -> str:
