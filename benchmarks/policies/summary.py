@@ -109,7 +109,8 @@ def memory(result: Row) -> str:
 def beyond(result: Row) -> str:
     """Success where the wait is longer than any that was demonstrated."""
     row = result.get("beyond", {})
-    return _table(_MEMORIES, [[rate(row[k]) for k in KINDS]] if row else [])
+    rows = [[*(rate(row[k]) for k in KINDS), row[KINDS[0]]["episodes"]]] if row else []
+    return _table((*_MEMORIES, "episodes each"), rows)
 
 
 def ablations(result: Row) -> str:
