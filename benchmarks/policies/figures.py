@@ -92,8 +92,8 @@ def delays(result: Mapping[str, Any]) -> str:
 
 def _successes(plot: Plot, rows: Mapping[int, Any], names: Mapping[str, str]) -> None:
     """A line for each of some ways, with intervals, where it has been measured."""
-    for (way, name), colour in zip(names.items(), PALETTE, strict=False):
-        seen = {at: row[way] for at, row in rows.items() if way in row}
+    for index, (way, name) in enumerate(names.items()):
+        colour, seen = PALETTE[index], {at: row[way] for at, row in rows.items() if way in row}
         plot.line(list(seen), [rate["rate"] for rate in seen.values()], colour)
         for at, rate in seen.items():
             plot.line([at, at], [rate["low"], rate["high"]], colour, width=1.5)

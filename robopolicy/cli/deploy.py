@@ -72,6 +72,7 @@ class Deploy:
         policy: saved policy.
         steerer: saved steerer of that policy.
         foresight: saved world model: plans begin where it says that the robot will be when they are there.
+            For policies without memory and steerer.
         robot: name or path of a robot contract.
         episodes: how many.
         seed: master seed.
@@ -307,6 +308,10 @@ def deploy(args: Deploy) -> Result:
         need("steerer", [args.steerer])
         if not args.unproven:
             require_promotion(args.steerer)
+    if args.foresight:
+        need("foresight", [args.foresight])
+        if args.steerer:
+            raise BadInput("foresight", "none, with a steerer", args.foresight)
     own = ("out", "unproven")
     options = {f.name: getattr(args, f.name) for f in dataclasses.fields(args) if f.name not in own}
     with live() as show:

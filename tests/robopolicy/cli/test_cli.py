@@ -176,6 +176,10 @@ BAD = {
         "serve --policy policy --steerer steerer --foresight world --address {new}",
         ["foresight", "without steerer"],
     ),
+    "foresight and steerer, deployed": (
+        "deploy --policy policy --steerer steerer --unproven --foresight world --out {new}",
+        ["foresight", "steerer"],
+    ),
     "missing policy, serve": ("serve --policy none --address {new}", ["policy", "none"]),
     "missing policy, deploy": ("deploy --policy none --out {new}", ["policy", "none"]),
     "unknown preset, demo": ("demo --preset fast --out {new}", ["preset"]),
