@@ -71,7 +71,8 @@ def train_eye(datasets: list[Path], out: Path, config: EyeConfig, seed: int) -> 
         seed: of initialisation and batches.
 
     Returns:
-        `psnr_db` by camera on held-out episodes, that of the mean picture beside it, and the loss curve.
+        `psnr_db` by camera on held-out episodes, that of the mean picture beside it, and the loss curve; none
+        of them where pixels are left as they are.
 
     Raises:
         BadInput: if there are no pictures, or not the same cameras everywhere.
@@ -88,14 +89,16 @@ def train_eye(datasets: list[Path], out: Path, config: EyeConfig, seed: int) -> 
     if len(episodes) < 2:
         raise BadInput("dataset", "at least 2 episodes", len(episodes))
     rest = max(1, round(_HELD_OUT * len(episodes)))
-    learner = _Learner(spec, config, _pictures(spec, episodes[rest:]), seed)
     made_with = {**dataclasses.asdict(config), "episodes": len(episodes)}
     if done := remembered(out, {**made_with, "seed": seed}):
         return done
     out.mkdir(parents=True, exist_ok=True)
-    curve = fit(learner, config.steps, seed, "eye", out / PROGRESS, made_with)
-    eye = learner.eye.eval().requires_grad_(False)
-    found = psnr(eye, _pictures(spec, episodes[:rest]))
+    eye, curve, found = Eye(spec.cameras, config), [], {}
+    if config.kind == "points":
+        learner = _Learner(spec, config, _pictures(spec, episodes[rest:]), seed)
+        curve = fit(learner, config.steps, seed, "eye", out / PROGRESS, made_with)
+        eye = learner.eye.eval().requires_grad_(False)
+        found = psnr(eye, _pictures(spec, episodes[:rest]))
     save_tensors(out / "eye.safetensors", eye.state_dict())
     write_json(out / "config.json", {"eye": dataclasses.asdict(config), "seed": seed})
     fields = {"psnr_db": found, "curve": curve}

@@ -29,6 +29,7 @@ _ROLES = ("point", "joint", "rotation", "command", "other")
 _TYPES: dict[str, Any] = {"str": str, "Role": str, "int": int, "float": float | int}
 SPEC_FILE = "spec.json"
 _MOST_PIXELS = 8192
+PICTURE = "_picture"  # ends the name of a field that is what a camera shows
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Field:
             "point" is a position of size 3 in the frame all points share; models may subtract points.
         elements: names of the single numbers; "name.0", "name.1", ... if empty.
         moves: of an action, the point that it displaces by so much in one step, if there is one.
+        height: of a picture, (3, height, width) in one row, its rows of pixels; 0 for other numbers.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Field:
     role: Role = "other"
     elements: tuple[str, ...] = ()
     moves: str = ""
+    height: int = 0
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -67,6 +70,9 @@ class Field:
             raise BadInput(f"field {self.name}.size", "3 for a point", self.size)
         if self.elements and len(self.elements) != self.size:
             raise BadInput(f"field {self.name}.elements", f"{self.size} names", self.elements)
+        if self.height < 0 or (self.height and self.size % (3 * self.height)):
+            wanted = f"a number of rows of three colours in {self.size} numbers"
+            raise BadInput(f"field {self.name}.height", wanted, self.height)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -95,6 +101,12 @@ class Camera:
             if not 2 <= pixels <= _MOST_PIXELS or pixels % 2:
                 wanted = f"an even number of pixels up to {_MOST_PIXELS}"  # videos halve the colours
                 raise BadInput(f"camera {self.name}.{side}", wanted, pixels)
+
+
+def picture_field(camera: Camera) -> Field:
+    """What a camera shows as numbers from 0 to 1, (3, H, W) in one row."""
+    size = 3 * camera.height * camera.width
+    return Field(f"{camera.name}{PICTURE}", size, "1", 0.0, 1.0, height=camera.height)
 
 
 @dataclass(frozen=True)
@@ -137,6 +149,9 @@ class Spec:
         for group in ("proprio", "action"):
             if not getattr(self, group):
                 raise BadInput(f"spec.{group}", "at least one field", "none")
+        shown = [bool(f.height) for f in self.state]
+        if shown != sorted(shown):
+            raise BadInput("spec", "pictures after all other numbers", [f.name for f in self.state])
         names = [f.name for f in self.state]
         if len(set(names)) != len(names):
             raise BadInput("spec", "unique field names", names)
@@ -159,6 +174,20 @@ class Spec:
     @property
     def proprio_dim(self) -> int:
         return sum(f.size for f in self.proprio)
+
+    @property
+    def pictures(self) -> tuple[Camera, ...]:
+        """The cameras whose pictures are a part of the state, its last one."""
+        return tuple(
+            Camera(f.name.removesuffix(PICTURE), f.height, f.size // (3 * f.height))
+            for f in self.objects
+            if f.height
+        )
+
+    @property
+    def numbers_dim(self) -> int:
+        """How many numbers of the state come before its pictures."""
+        return sum(f.size for f in self.state if not f.height)
 
     @property
     def action_dim(self) -> int:
@@ -200,8 +229,10 @@ class Spec:
         return _check(action, self.action_dim, self.action_range, self.action_names, where)
 
     def to_dict(self) -> dict[str, Any]:
-        """Its fields as JSON-able values; no word of cameras where there are none."""
+        """Its fields as JSON-able values; no word of cameras and pictures where there are none."""
         data = dataclasses.asdict(self)
+        for group in ("proprio", "objects", "action"):
+            data[group] = tuple({k: v for k, v in f.items() if v or k != "height"} for f in data[group])
         return data if self.cameras else {k: v for k, v in data.items() if k != "cameras"}
 
     @classmethod
@@ -250,7 +281,7 @@ class Spec:
 
 def _field(data: Mapping[str, Any]) -> Field:
     wanted = {f.name for f in dataclasses.fields(Field)}
-    if set(data) != wanted:
+    if {*data, "height"} != wanted:
         raise BadInput("spec field", f"the keys {sorted(wanted)}", sorted(data))
     _check_types(Field, data, "spec field")
     return Field(**{**data, "elements": tuple(data["elements"])})
@@ -286,7 +317,7 @@ def _differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator
             yield key, _short(a), _short(b)
             continue
         for x, y in zip(a, b, strict=True):
-            yield from ((f"{key}.{x['name']}.{k}", x[k], y[k]) for k in x if x[k] != y[k])
+            yield from ((f"{key}.{x['name']}.{k}", x[k], y[k]) for k in x if x[k] != y.get(k))
 
 
 def _ranges(fields: tuple[Field, ...]) -> np.ndarray:

@@ -86,7 +86,7 @@ def run(args: Demo) -> int:
     recorded = demos if eye is None else out / "filmed"
     stages["collect"] = [data(recorded.name, recipe.demos)]
     if eye is not None:
-        stages["train_eye"] = [train_eye(TrainEye((recorded,), eye, args.preset, **common))]
+        stages["train_eye"] = [train_eye(TrainEye((recorded,), eye, args.eye, args.preset, **common))]
         stages["collect"].append(convert(Convert(recorded, demos, eye=eye)))
         task = str(eye)  # from here on, nothing else is seen
     stages["train"] = [

@@ -23,6 +23,8 @@ class Demo:
         policy: kind of policy, see "robopolicy train --help".
         world: what is imagined: "state", poses that a simulator knows, or "pixel", pictures of a camera, all
             that anything after the demonstrations sees.
+        eye: what policies see of pictures: "points" that an eye learns first, or "pixels", in which the
+            policy learns itself what to look for.
         preset: "quick" for two cores, "full" for a graphics processor.
         seed: master seed.
         refresh: real episodes of the steered policy from which the world model learns once more, before it
@@ -34,6 +36,7 @@ class Demo:
     task: str = "lift"
     policy: PolicyKind = "diffusion"
     world: Literal["state", "pixel"] = "state"
+    eye: Literal["points", "pixels"] = "points"
     preset: str = "quick"
     seed: int = 0
     refresh: int = 0

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from robopolicy.cli.common import Result, choose, need, positive, run, with_changes
 
 
 @dataclass(frozen=True)
 class TrainEye:
-    """Train an eye, which makes pictures a few numbers of the state: points that follow what moves.
+    """Train an eye, which makes pictures numbers of the state: points that follow what moves, or all pixels.
 
     Trained on its own and then frozen, it is a sensor: whatever follows learns from what it sees. The folder
     is also the name of a task, the one that was recorded, as the eye sees it.
@@ -23,6 +24,8 @@ class TrainEye:
     Attributes:
         dataset: folders with pictures that "robopolicy collect" or "convert" wrote.
         out: folder of the eye.
+        kind: "points", or "pixels", which are left as they are: then nothing is trained here, and each policy
+            learns itself what to look for.
         preset: "quick" for two cores, "full" for a graphics processor.
         steps: number of updates, instead of the preset's.
         seed: master seed.
@@ -30,6 +33,7 @@ class TrainEye:
 
     dataset: tuple[Path, ...]
     out: Path
+    kind: Literal["points", "pixels"] = "points"
     preset: str = "quick"
     steps: int | None = None
     seed: int = 0
@@ -68,7 +72,7 @@ def train_eye(args: TrainEye) -> Result:
     """Trains an eye; see `TrainEye`."""
     from robopolicy.nets.eye import EYE_PRESETS
 
-    config = with_changes(choose("preset", EYE_PRESETS, args.preset), steps=args.steps)
+    config = with_changes(choose("preset", EYE_PRESETS, args.preset), steps=args.steps, kind=args.kind)
     positive(steps=config.steps)
 
     def work() -> Result:

@@ -66,11 +66,11 @@ class PolicyWindows:
         there = self._at[first][:, None] + ahead < self._length[first][:, None]
         return torch.where(there, first[:, None] + ahead, first[:, None]), there
 
-    def obs(self, index: Tensor) -> Tensor:
-        """(B, T, D) physical states, newest last."""
+    def obs(self, index: Tensor, size: int | None = None) -> Tensor:
+        """(B, T, D) physical states, newest last; the first `size` numbers of each, if given."""
         back = torch.arange(1 - self.spec.obs_steps, 1)
         step = (self._at[index][:, None] + back).clamp_min(0)
-        return self.states[self._first_state[index][:, None] + step]
+        return self.states[:, :size][self._first_state[index][:, None] + step]
 
     def pictures(self, index: Tensor) -> list[Tensor]:
         """Of each camera (B, T, H, W, 3) uint8, newest last; read where they are recorded."""

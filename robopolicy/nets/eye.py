@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robopolicy.nets.vision import SpatialSoftmax, as_floats
-from robopolicy.spec import Camera, Field
+from robopolicy.spec import Camera, Field, picture_field
 
 # Of a feature's activations before the softmax; without it points begin, and stay, in the middle.
 _CONTRAST = 10.0
@@ -31,6 +32,8 @@ class EyeConfig:
     """What an eye is like and how it learns.
 
     Attributes:
+        kind: "points" are learned from pictures; "pixels" leaves them as they are, so that a policy learns
+            itself what to look for, and nothing else here counts.
         points: per camera.
         width: channels of the convolutions.
         steps: updates.
@@ -39,6 +42,7 @@ class EyeConfig:
         moving: how much more a pixel weighs that is unlike the mean picture.
     """
 
+    kind: Literal["points", "pixels"] = "points"
     points: int = 16
     width: int = 32
     steps: int = 2000
@@ -109,25 +113,36 @@ class Eye(nn.Module):
     def __init__(self, cameras: tuple[Camera, ...], config: EyeConfig):
         super().__init__()
         self.cameras, self.config = cameras, config
-        self.parts = nn.ModuleDict({c.name: CameraEye(c, config) for c in cameras})
+        looked_at = cameras if config.kind == "points" else ()
+        self.parts = nn.ModuleDict({c.name: CameraEye(c, config) for c in looked_at})
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        """What it adds to a state: per camera, the points."""
+        """What it adds to a state: per camera, the points, or the whole picture."""
+        if self.config.kind == "pixels":
+            return tuple(picture_field(c) for c in self.cameras)
         return tuple(Field(f"{c.name}_points", 2 * self.config.points, "1", -1.0, 1.0) for c in self.cameras)
 
     @torch.no_grad()
     def see(self, pictures: Mapping[str, Tensor]) -> Tensor:
         """(N, F) the numbers of `fields`, of pictures (N, H, W, 3) uint8 by camera."""
-        return torch.cat([self.part(c.name).see(as_floats(pictures[c.name])) for c in self.cameras], -1)
+        shown = [as_floats(pictures[c.name]) for c in self.cameras]
+        if self.config.kind == "pixels":
+            return torch.cat([x.flatten(1) for x in shown], -1)
+        return torch.cat([self.part(c.name).see(x) for c, x in zip(self.cameras, shown, strict=True)], -1)
 
     @torch.no_grad()
     def draw(self, seen: Tensor) -> dict[str, Tensor]:
         """Pictures (N, H, W, 3) uint8 by camera, of what was seen, or imagined to be seen, (N, F)."""
-        parts = seen.split(2 * self.config.points, -1)
-        drawn = (self.part(c.name).draw(x).clamp(0, 1) for c, x in zip(self.cameras, parts, strict=True))
+        parts = seen.split([f.size for f in self.fields], -1)
+        drawn = (self._drawn(c, x).clamp(0, 1) for c, x in zip(self.cameras, parts, strict=True))
         pixels = [rearrange(255 * x, "n c h w -> n h w c").round().to(torch.uint8) for x in drawn]
         return {c.name: x for c, x in zip(self.cameras, pixels, strict=True)}
+
+    def _drawn(self, camera: Camera, seen: Tensor) -> Tensor:
+        if self.config.kind == "pixels":
+            return seen.unflatten(1, (3, camera.height, camera.width))
+        return self.part(camera.name).draw(seen)
 
     def part(self, camera: str) -> CameraEye:
         """What looks at one camera."""

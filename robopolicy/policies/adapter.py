@@ -228,10 +228,10 @@ def _with_shared(core: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tenso
 def check_features(config: PreTrainedConfig, spec: Spec, where: str) -> None:
     """Refuses a configuration whose inputs and outputs are not the Spec's."""
     features = {**(config.input_features or {}), **(config.output_features or {})}
-    objects = spec.state_dim - spec.proprio_dim
+    objects = spec.numbers_dim - spec.proprio_dim
     sizes = {OBS_STATE: spec.proprio_dim, OBS_ENV_STATE: objects, ACTION: spec.action_dim}
     wanted = {name: (size,) for name, size in sizes.items() if size}
-    wanted |= {f"{OBS_IMAGES}.{c.name}": (3, c.height, c.width) for c in spec.cameras}
+    wanted |= {f"{OBS_IMAGES}.{c.name}": (3, c.height, c.width) for c in spec.pictures or spec.cameras}
     empty = _empty_cameras(config)
     if hasattr(config, "empty_cameras"):  # a policy for vision and language, which knows one state only
         wanted = {OBS_STATE: (spec.state_dim,), ACTION: (spec.action_dim,)}

@@ -52,15 +52,21 @@ class PolicyLearner:
     def watch(self, data: PolicyWindows) -> None:
         """Keeps what the policy sees, ready for `loss`."""
         self.data = data
-        self.cond = self.policy.states(data.obs(torch.arange(len(data)))).to(self.devices.device)
+        numbers = data.obs(torch.arange(len(data)), data.spec.numbers_dim)
+        self.cond = self.policy.states(numbers).to(self.devices.device)
 
     def seen(self, rows: Tensor, generator: Generator) -> Tensor:
         """(B, *) what is seen in some windows, pictures included."""
         core = self.policy.core
         if not core.cameras:
             return self.cond[rows]
-        pictures = [as_floats(x.to(self.devices.device)) for x in self.data.pictures(rows)]
-        return torch.cat([self.cond[rows], core.see(pictures, generator)], -1)
+        return torch.cat([self.cond[rows], core.see(self.pictures(rows), generator).flatten(1)], -1)
+
+    def pictures(self, rows: Tensor) -> list[Tensor]:
+        """(B, T, 3, H, W) from 0 to 1 by camera, of some windows."""
+        if self.data.spec.pictures:
+            return self.policy.pictures(self.data.obs(rows).to(self.devices.device))
+        return [as_floats(x.to(self.devices.device)) for x in self.data.pictures(rows)]
 
     @property
     def helpers(self) -> dict[str, nn.Module]:
@@ -116,16 +122,28 @@ class MemoryLearner(PolicyLearner):
     """
 
     def watch(self, data: PolicyWindows) -> None:
-        core, size = self.policy.core, data.spec.state_dim
+        core, numbers = self.policy.core, data.spec.numbers_dim
         assert core.memory
-        self.obs = self.policy.normalize(data.obs(torch.arange(len(data)))).to(self.devices.device)
+        self.data = data
+        every = data.obs(torch.arange(len(data)), numbers)
+        self.obs = self.policy.normalize(every).to(self.devices.device)
         self.chains, self.there = data.chains()
+        size = numbers + len(core.cameras) * core.config.vision_size
         inputs = core.memory.read_size + _LAG_SIZE
         self.teller = nn.Sequential(nn.Linear(inputs, 128), nn.SiLU(), nn.Linear(128, size))
 
     @property
     def helpers(self) -> dict[str, nn.Module]:
         return {"teller": self.teller} if self.config.recall else {}
+
+    def rows(self, windows: Tensor, generator: Generator) -> Tensor:
+        """(B, C, T, E) what is seen in rows of windows (B, C); a row's pictures are all cropped alike."""
+        numbers = self.obs[windows]
+        if not self.policy.core.cameras:
+            return numbers
+        count, steps = len(windows), numbers.shape[1] * numbers.shape[2]
+        shown = [x.reshape(count, steps, *x.shape[2:]) for x in self.pictures(windows.flatten())]
+        return torch.cat([numbers, self.policy.core.see(shown, generator).view(*numbers.shape[:3], -1)], -1)
 
     def loss(self, generator: Generator) -> Tensor:
         each = self.config.batch_size
@@ -137,7 +155,7 @@ class MemoryLearner(PolicyLearner):
         mine = there[own]
         fresh = torch.zeros_like(mine)
         fresh[:, 0] = True
-        obs = self.obs[windows[own]]
+        obs = self.rows(windows[own], generator)
         reads = self.policy.core.recall(obs, fresh.to(obs.device), self.config.truncate)
         # Which of the batch's windows are of this process's rows.
         of_row = torch.arange(total)[:, None].expand(there.shape)[there]
@@ -148,7 +166,7 @@ class MemoryLearner(PolicyLearner):
         call = torch.arange(there.shape[1]).expand(there.shape)
         past = (torch.rand(there.shape, generator=generator) * (call + 1)).long()
         lag, past = (call - past)[own][mine].to(obs.device), past[own, :, None].to(obs.device)
-        seen = obs[:, :, -1].gather(1, past.expand(-1, -1, obs.shape[-1]))[mine]
+        seen = obs.detach()[:, :, -1].gather(1, past.expand(-1, -1, obs.shape[-1]))[mine]
         told = self.teller(torch.cat([reads[mine], sinusoid(lag, _LAG_SIZE)], -1)).float()
         return loss + self.config.recall * (told - seen).square().sum() / (there.sum() * seen.shape[-1])
 

@@ -78,8 +78,28 @@ class ChunkPolicy(nn.Module):
         return {"memory": torch.zeros(count, *memory.shape), "fresh": torch.ones(count, dtype=torch.bool)}
 
     def normalize(self, obs: Tensor) -> Tensor:
-        """Physical states (..., D) to mean 0 and standard deviation 1."""
-        return (obs - self.mean) / (self.std + 1e-8)
+        """The numbers of physical states (..., D), without pictures, to mean 0 and standard deviation 1."""
+        return (obs[..., : len(self.mean)] - self.mean) / (self.std + 1e-8)
+
+    def pictures(self, obs: Tensor) -> list[Tensor]:
+        """(..., 3, H, W) from 0 to 1, one tensor per camera, in physical states (..., D).
+
+        Raises:
+            BadInput: if the policy sees pictures, but not as a part of the state.
+        """
+        cameras, shown = self.spec.pictures, obs[..., len(self.mean) :]
+        if len(cameras) < len(self.core.cameras):
+            wanted = "pictures in the state (robopolicy train-eye --kind pixels)"
+            raise BadInput("policy", wanted, f"one that sees {self.core.cameras} beside it")
+        parts = shown.split([3 * c.height * c.width for c in cameras], -1)
+        return [x.unflatten(-1, (3, c.height, c.width)) for c, x in zip(cameras, parts, strict=True)]
+
+    def embed(self, obs: Tensor) -> Tensor:
+        """(B, T, E) what the policy itself makes of physical states (B, T, D): E numbers of each."""
+        numbers = self.normalize(obs)
+        if not self.core.cameras:
+            return numbers
+        return torch.cat([numbers, self.core.see(self.pictures(obs))], -1)
 
     def condition(self, obs: Tensor, carry: Carry | None = None) -> Tensor:
         """(B, cond_dim) what the denoiser is conditioned on, for physical states (B, T, D) and the carry.
@@ -90,15 +110,15 @@ class ChunkPolicy(nn.Module):
         """
         if self.core.memory:
             raise BadInput("policy", "one without memory", f"a memory of kind {self.core.config.memory!r}")
-        if self.core.cameras:
-            raise BadInput("policy", "one that sees states alone", f"one that sees {self.core.cameras}")
         if self.core.task and not carry:
             raise BadInput("policy", "one that is not told what to do", "one that is")
         seen = self.states(obs)
+        if self.core.cameras:
+            seen = torch.cat([seen, self.core.see(self.pictures(obs)).flatten(1)], -1)
         return torch.cat([seen, carry["task"]], -1) if self.core.task and carry else seen
 
     def states(self, obs: Tensor) -> Tensor:
-        """(B, T*D) physical states (B, T, D) normalised, as the denoiser sees them: proprioception first."""
+        """(B, *) the numbers of physical states (B, T, D) normalised, as the denoiser sees them."""
         normal, size = self.normalize(obs), self.spec.proprio_dim
         return torch.cat([normal[..., :size].flatten(1), normal[..., size:].flatten(1)], -1)
 
@@ -120,7 +140,7 @@ class ChunkPolicy(nn.Module):
         What is `known` of the chunk, in physical units, is kept and the rest made to go with it.
         """
         if self.core.memory:
-            cond, memory = self.core.memory(self.normalize(obs), carry["memory"], carry["fresh"])
+            cond, memory = self.core.memory(self.embed(obs), carry["memory"], carry["fresh"])
             carry = {"memory": memory, "fresh": torch.zeros_like(carry["fresh"])}
         else:
             cond = self.condition(obs, carry)

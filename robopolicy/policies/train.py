@@ -49,12 +49,13 @@ _LEAST_STD = 1e-3
 
 def new_policy(spec: Spec, config: PolicyConfig, data: PolicyWindows, seed: int) -> ChunkPolicy:
     """An untrained policy with the statistics of `data`."""
+    cameras = spec.pictures or spec.cameras
     features = {
         OBS_STATE: PolicyFeature(FeatureType.STATE, (spec.proprio_dim,)),
-        OBS_ENV_STATE: PolicyFeature(FeatureType.ENV, (spec.state_dim - spec.proprio_dim,)),
+        OBS_ENV_STATE: PolicyFeature(FeatureType.ENV, (spec.numbers_dim - spec.proprio_dim,)),
         **{
             f"{OBS_IMAGES}.{c.name}": PolicyFeature(FeatureType.VISUAL, (3, c.height, c.width))
-            for c in spec.cameras
+            for c in cameras
         },
     }
     own = ChunkDiffusionConfig(
@@ -78,7 +79,7 @@ def new_policy(spec: Spec, config: PolicyConfig, data: PolicyWindows, seed: int)
         text_encoder=config.text_encoder,
         text_size=read([""], config.text_encoder).shape[1] if config.text_encoder else 0,
         guidance=config.guidance,
-        vision=config.vision if spec.cameras else "none",
+        vision=config.vision if cameras else "none",
         optimizer_lr=config.lr,
         optimizer_weight_decay=config.weight_decay,
         device="cpu",
@@ -90,8 +91,8 @@ def new_policy(spec: Spec, config: PolicyConfig, data: PolicyWindows, seed: int)
 
 
 def statistics(spec: Spec, data: PolicyWindows) -> dict[str, dict[str, Tensor]]:
-    """Mean and std of the states seen; the action's range is the Spec's."""
-    last = data.obs(torch.arange(len(data)))[:, -1]
+    """Mean and std of the states seen, without pictures; the action's range is the Spec's."""
+    last = data.obs(torch.arange(len(data)), spec.numbers_dim)[:, -1]
     mean, std = last.mean(0), last.std(0, correction=0).clamp_min(_LEAST_STD)
     n = spec.proprio_dim
     low, high = torch.from_numpy(spec.action_range)
@@ -105,7 +106,7 @@ def statistics(spec: Spec, data: PolicyWindows) -> dict[str, dict[str, Tensor]]:
 def unmoved(policy: ChunkPolicy) -> list[str]:
     """Names of the state's numbers that do not tell the policy anything, as they hardly move in its data."""
     least = (policy.std <= _LEAST_STD).tolist()
-    return [name for name, still in zip(policy.spec.state_names, least, strict=True) if still]
+    return [name for name, still in zip(policy.spec.state_names, least, strict=False) if still]
 
 
 def train_policy(
@@ -181,9 +182,9 @@ def train_policy(
 
 
 def proved(policy: ChunkPolicy, data: PolicyWindows) -> dict[str, Tensor]:
-    """Answers to some of its data, see `robopolicy.policies.proof`; nothing if it sees pictures."""
+    """Answers to some of its data, see `robopolicy.policies.proof`; nothing if it sees pictures besides."""
     rows = torch.linspace(0, len(data) - 1, min(_PROVED, len(data))).long()
-    return {} if policy.core.cameras else proof(policy.eval(), data.obs(rows))
+    return {} if policy.core.cameras and not policy.spec.pictures else proof(policy.eval(), data.obs(rows))
 
 
 def _continued(fresh: ChunkPolicy, init: Path) -> ChunkPolicy:

@@ -7,7 +7,7 @@ A action, F = T*D features, M numbers the actor chooses (A if repeated along the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -82,12 +82,16 @@ def remembered(carry: Carry) -> Tensor:
 class Features(nn.Module):
     """Normalised, flattened rows: an observation history (B, T, D) -> (B, T*D), or a chunk (B, K, A).
 
-    What a policy with memory will do depends on that too, so it is part of what is seen.
+    What a policy with memory will do depends on that too, so it is part of what is seen. Of pictures in the
+    observation, what the policy itself makes of them is seen.
 
     Args:
         spec: what the numbers mean.
         of: which of an episode's arrays.
-        policy: whose memory is looked at too, if it has one.
+        policy: whose memory is looked at too, if it has one, and by whom pictures are read.
+
+    Raises:
+        BadInput: if there are pictures, and the policy does not read them.
     """
 
     mean: Tensor
@@ -99,32 +103,50 @@ class Features(nn.Module):
         self.memory = remembered(carry).shape[1] if carry else 0
         self.of: Literal["states", "actions"] = of
         self.shape = (spec.obs_steps, spec.state_dim) if of == "states" else (spec.chunk, spec.action_dim)
-        self.register_buffer("mean", torch.zeros(self.shape[1]))
-        self.register_buffer("std", torch.ones(self.shape[1]))
+        pictures, width = of == "states" and bool(spec.pictures), self.shape[1]
+        self.embed = _reader(policy) if pictures else _as_it_is
+        if pictures:
+            width = self.embed(torch.zeros(1, *self.shape)).shape[-1]
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("std", torch.ones(width))
 
     @property
     def size(self) -> int:
-        return self.shape[0] * self.shape[1] + self.memory
+        return self.shape[0] * len(self.mean) + self.memory
 
     def fit(self, episodes: Sequence[Episode], spec: Spec) -> None:
         """Takes mean and standard deviation from `episodes`, up to their first success."""
-        seen = [getattr(e.until_success(), self.of) for e in episodes]
-        values = np.concatenate(seen).astype(np.float64)
+        seen = [torch.from_numpy(getattr(e.until_success(), self.of))[:, None] for e in episodes]
+        values = torch.cat([self.embed(x)[:, 0] for x in seen]).double().numpy()
         low, high = spec.state_range if self.of == "states" else spec.action_range
-        # A number that hardly moves must not be blown up: a thousandth of its range is the least unit.
+        # A number that hardly moves must not be blown up: a thousandth of its range is the least unit. What a
+        # policy makes of pictures is of about unit size.
+        least = 1e-3 if self.embed is not _as_it_is else 1e-3 * (high - low)
         self.mean.copy_(torch.from_numpy(values.mean(0)))
-        self.std.copy_(torch.from_numpy(np.maximum(values.std(0), 1e-3 * (high - low))))
+        self.std.copy_(torch.from_numpy(np.maximum(values.std(0), least)))
 
     def forward(self, x: Tensor, carry: Carry | None = None) -> Tensor:
         if x.shape[1:] != self.shape:
             name = "obs" if self.of == "states" else "actions"
             raise BadInput(name, f"shape (B, {self.shape[0]}, {self.shape[1]})", tuple(x.shape))
-        rows = ((x - self.mean) / self.std).flatten(1)
+        rows = ((self.embed(x) - self.mean) / self.std).flatten(1)
         if self.memory:
             if not carry:
                 raise BadInput("carry", "the memory of the policy that is steered", carry)
             rows = torch.cat([rows, remembered(carry)], 1)
         return rows.clamp(-_FEATURE_LIMIT, _FEATURE_LIMIT)
+
+
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
+
+
+def _reader(policy: Policy | None) -> Callable[[Tensor], Tensor]:
+    """What the policy makes of observations with pictures, (B, T, D) -> (B, T, E); no gradient flows."""
+    embed = getattr(policy, "embed", None)
+    if embed is None:
+        raise BadInput("policy", "one that reads pictures", type(policy).__name__)
+    return torch.no_grad()(embed)
 
 
 class Actor(Protocol):

@@ -20,6 +20,7 @@ import torch
 from torch import Generator, Tensor
 
 from robopolicy.config import SteerConfig
+from robopolicy.errors import BadInput
 from robopolicy.protocols import Policy
 from robopolicy.steering.actors import ActorConfig, Features, SquashedActor
 from robopolicy.steering.candidates import decoder
@@ -79,6 +80,8 @@ class DsrlNa:
         generator: Generator,
     ):
         self.config, own, spec = config, config.dsrl, policy.spec
+        if spec.pictures:  # it would keep a hundred thousand of them
+            raise BadInput("method", "dsrl where a policy reads pictures", "dsrl-na")
         self.decode = decoder(policy)
         self.steerer = NoiseSteerer(ActorConfig.of(config), spec, generator, policy)
         self.actions = Features(spec, "actions")

@@ -31,8 +31,8 @@ class NoiseSteerer(nn.Module):
         config: its actor.
         spec: of the policy it steers.
         generator: draws the initial weights.
-        policy: the one it steers: its memory is looked at, and best-of-n runs it to see what the candidates
-            do; may be missing if it has no memory.
+        policy: the one it steers: its memory is looked at, it reads pictures, and best-of-n runs it to see
+            what the candidates do; may be missing if it has no memory and there are none.
 
     Attributes:
         clipped: how many numbers had to be clipped to the bound so far.

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from robopolicy.errors import BadInput
 from robopolicy.nets.vision import Vision
 from robopolicy.protocols import Prediction
-from robopolicy.spec import Camera, Field, Spec
+from robopolicy.spec import Camera, Spec, picture_field
 from world_models.denoiser import euler_sample, karras_levels
 from world_models.pixels.config import PixelConfig
 from world_models.pixels.denoiser import PixelDenoiser
@@ -38,8 +38,7 @@ def pixel_spec(spec: Spec, cameras: Sequence[Camera]) -> Spec:
     """
     if len({(c.height, c.width) for c in cameras}) != 1:
         raise BadInput("cameras", "one size of pictures", [(c.name, c.height, c.width) for c in cameras])
-    pictures = tuple(Field(f"{c.name}_picture", 3 * c.height * c.width, "1", 0.0, 1.0) for c in cameras)
-    return replace(spec, objects=pictures, cameras=())
+    return replace(spec, objects=tuple(picture_field(c) for c in cameras), cameras=())
 
 
 class PixelWorldModel(nn.Module):

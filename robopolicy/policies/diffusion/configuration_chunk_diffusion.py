@@ -95,8 +95,6 @@ class ChunkDiffusionConfig(PreTrainedConfig):
             raise ValueError(f"vision: wanted none, small or resnet18, got {self.vision!r}")
         if not 0 < self.crop <= 1:
             raise ValueError(f"crop: wanted a share in (0, 1], got {self.crop}")
-        if self.vision != "none" and self.memory != "none":
-            raise ValueError(f"vision: wanted none for a policy with memory, got {self.vision!r}")
         if self.task_size and self.memory != "none":
             raise ValueError(f"task_size: wanted 0 for a policy with memory, got {self.task_size}")
         if not 1 <= self.n_action_steps <= self.horizon:

@@ -29,7 +29,7 @@ from robopolicy.policies.diffusion.configuration_chunk_diffusion import ChunkDif
 
 
 class ChunkDiffusionPolicy(PreTrainedPolicy):
-    """See the module. Inputs `observation.state` and `observation.environment_state` (B, T, *)."""
+    """See the module. Inputs `observation.state`, `.environment_state` and `.images.*`, (B, T, *) each."""
 
     config_class = ChunkDiffusionConfig  # type: ignore[assignment]
     name = "chunk_diffusion"  # type: ignore[assignment]
@@ -40,7 +40,9 @@ class ChunkDiffusionPolicy(PreTrainedPolicy):
         self.config: ChunkDiffusionConfig = config
         inputs, outputs = config.input_features or {}, config.output_features or {}
         self.keys = [k for k in (OBS_STATE, OBS_ENV_STATE) if k in inputs]
-        size = sum(inputs[k].shape[0] for k in self.keys)
+        self.cameras = list(config.image_features)
+        numbers = sum(inputs[k].shape[0] for k in self.keys)
+        size = numbers + len(self.cameras) * config.vision_size  # of one observation
         self.memory = make_memory(
             config.memory,  # type: ignore[arg-type]
             size,
@@ -50,14 +52,13 @@ class ChunkDiffusionPolicy(PreTrainedPolicy):
             config.memory_layers,
             config.memory_gated,
         )
-        self.task = TaskEncoder(size, config.task_size, config.text_size) if config.task_size else None
-        self.cameras = list(config.image_features)
+        self.task = TaskEncoder(numbers, config.task_size, config.text_size) if config.task_size else None
         self.vision = nn.ModuleList(
             Vision(config.vision, config.vision_size, config.crop)  # type: ignore[arg-type]
             for _ in self.cameras
         )
-        seen = config.n_obs_steps * (size + len(self.cameras) * config.vision_size)
-        cond = self.memory.read_size if self.memory else seen + config.task_size
+        seen = config.n_obs_steps * size + config.task_size
+        cond = self.memory.read_size if self.memory else seen
         self.action_dim = outputs[ACTION].shape[0]
         self.denoiser = make_denoiser(config, self.action_dim, cond)
         self.process = make_process(
@@ -79,25 +80,30 @@ class ChunkDiffusionPolicy(PreTrainedPolicy):
 
     def condition(self, batch: dict[str, Any]) -> Tensor:
         """(B, cond_dim) from normalised observations (B, T, *) and sentences; not for one with memory."""
-        obs = torch.cat([batch[k].flatten(1) for k in self.keys], -1)
-        if self.cameras:
-            # LeRobot's trainer has no generator to give; torch's own draws where it crops.
-            generator = torch.default_generator if self.training else None
-            obs = torch.cat([obs, self.see([batch[k] for k in self.cameras], generator)], -1)
+        obs = torch.cat([x.flatten(1) for x in self.observed(batch)], -1)
         if not self.task:
             return obs
         told = self.task.of_words(read(batch["task"], self.config.text_encoder).to(obs.device))
         return torch.cat([obs, told], -1)
 
+    def observed(self, batch: dict[str, Tensor]) -> list[Tensor]:
+        """(B, T, *) the numbers of normalised observations, and what is seen in pictures if there are any."""
+        numbers = [batch[k] for k in self.keys]
+        if not self.cameras:
+            return numbers
+        # LeRobot's trainer has no generator to give; torch's own draws where it crops.
+        generator = torch.default_generator if self.training else None
+        return [*numbers, self.see([batch[k] for k in self.cameras], generator)]
+
     def see(self, pictures: Sequence[Tensor], generator: Generator | None = None) -> Tensor:
-        """(B, T * views * F) what is seen in pictures (B, T, 3, H, W) from 0 to 1, one tensor per camera.
+        """(B, T, views * F) what is seen in pictures (B, T, 3, H, W) from 0 to 1, one tensor per camera.
 
         Args:
             pictures: in the order of `cameras`.
             generator: of where they are cropped; in the middle without.
         """
         pairs = zip(self.vision, pictures, strict=True)
-        return torch.cat([v(v.cropped(x, generator)).flatten(1) for v, x in pairs], -1)  # type: ignore[operator]
+        return torch.cat([v(v.cropped(x, generator)) for v, x in pairs], -1)  # type: ignore[operator]
 
     def recall(self, obs: Tensor, fresh: Tensor, truncate: int = 0) -> Tensor:
         """(B, C, cond_dim) what the denoiser is conditioned on in C calls in a row.
@@ -148,7 +154,7 @@ class ChunkDiffusionPolicy(PreTrainedPolicy):
     def _last_of_a_row(self, batch: dict[str, Tensor]) -> Tensor:
         """(B, cond_dim) of the last of the calls in a row that LeRobot's loader gives, side by side."""
         shape = (-1, self.config.n_obs_steps)
-        obs = torch.cat([batch[k].unflatten(1, shape) for k in self.keys], -1)
+        obs = torch.cat(self.observed(batch), -1).unflatten(1, shape)
         pad = batch.get(f"{self.keys[0]}_is_pad")
         # What lies before the first observation of the episode is a copy of it.
         fresh = torch.zeros(obs.shape[:2], dtype=torch.bool, device=obs.device)
@@ -180,7 +186,7 @@ class ChunkDiffusionPolicy(PreTrainedPolicy):
         A policy with memory writes into it: one call per chunk, `reset` in between episodes.
         """
         if self.memory:
-            obs = torch.cat([batch[k] for k in self.keys], -1)
+            obs = torch.cat(self.observed(batch), -1)
             before = self._remembered
             fresh = torch.full((len(obs),), before is None, device=obs.device)
             before = obs.new_zeros(len(obs), *self.memory.shape) if before is None else before

@@ -1,4 +1,4 @@
-"""Policies that see pictures: learned from our recordings, run by LeRobot's loop and trainer."""
+"""Policies that see pictures: learned from our recordings, run by our loop, LeRobot's, and its trainer."""
 
 import dataclasses
 
@@ -10,12 +10,14 @@ from tiny import POLICY, normal, random_episodes, tiny_spec, write_dataset
 
 from robopolicy.checkpoint import read_json
 from robopolicy.data.windows import PolicyWindows
+from robopolicy.devices import Devices
 from robopolicy.errors import BadInput
 from robopolicy.nets.vision import as_floats
-from robopolicy.policies.learners import PolicyLearner
+from robopolicy.policies.learners import MemoryLearner, PolicyLearner, make_learner
 from robopolicy.policies.load import load_policy
 from robopolicy.policies.train import new_policy, save_policy, train_policy
-from robopolicy.spec import Camera
+from robopolicy.spec import Camera, picture_field
+from robopolicy.steering.actors import Features
 from robopolicy.train import fit
 
 SPEC = dataclasses.replace(tiny_spec(), cameras=(Camera("front", 16, 16),))
@@ -112,5 +114,95 @@ def test_where_only_states_are_seen_it_is_refused(policy, tmp_path):
     with pytest.raises(BadInput, match=KEY):
         policy.sample(DATA.obs(torch.arange(2)), {}, normal(2, SPEC.chunk, 3))
     save_policy(policy, tmp_path)
-    with pytest.raises(ValueError, match="vision"):
-        new_policy(SPEC, dataclasses.replace(CONFIG, memory="sega"), DATA, 0)
+
+
+WHOLE = dataclasses.replace(tiny_spec(), objects=(picture_field(SPEC.cameras[0]),))
+
+
+def whole(made):
+    """Episodes in whose states the pictures are."""
+    n = WHOLE.proprio_dim
+    seen = []
+    for e in made:
+        frames = np.concatenate([e.pictures["front"], e.pictures["front"][-1:]])[: len(e.states)]
+        shown = frames.transpose(0, 3, 1, 2).reshape(len(frames), -1) / 255
+        states = np.concatenate([e.states[:, :n], shown], 1).astype(np.float32)
+        seen.append(dataclasses.replace(e, states=states, pictures={}))
+    return seen
+
+
+def learned(config, steps=CONFIG.steps):
+    data = PolicyWindows(whole(episodes()), WHOLE)
+    made = new_policy(WHOLE, config, data, 0)
+    learner = make_learner(made, data, config, Devices())
+    fit(learner, steps, 0, "policy", quiet=True)
+    made.core.load_state_dict(learner.ema.average)
+    return made.eval().requires_grad_(False), data
+
+
+@pytest.fixture(scope="module")
+def reader():
+    return learned(CONFIG)
+
+
+def test_pictures_in_the_state_are_those_that_were_taken(reader):
+    policy, data = reader
+    rows = torch.tensor([0, 1, 15])
+    (shown,) = policy.pictures(data.obs(rows))
+    assert torch.allclose(shown, as_floats(DATA.pictures(rows)[0]))
+
+
+def test_policy_does_what_the_picture_in_its_state_says(reader):
+    policy, data = reader
+    rows = torch.arange(0, len(data), 10)
+    chunk, _ = policy.sample(data.obs(rows), {}, normal(len(rows), WHOLE.chunk, 3))
+    up = torch.arange(len(rows)) % 2 == 1
+    assert (chunk[up, :, 2].mean(1) > 0.02).all()
+    assert (chunk[~up, :, 2].mean(1) < -0.02).all()
+
+
+def test_lerobots_loop_gets_the_same_of_pictures_as_ours_of_states(reader):
+    policy, data = reader
+    rows, noise = torch.arange(0, len(data), 30), normal(4, WHOLE.chunk, 3)
+    obs = data.obs(rows)
+    seen = {"observation.state": policy.normalize(obs), KEY: policy.pictures(obs)[0]}
+    theirs = policy.core.predict_action_chunk(seen, noise=noise[: len(rows)])
+    ours, _ = policy.sample(obs, {}, noise[: len(rows)])
+    assert torch.allclose(policy.normalize_actions(ours), theirs.clamp(-1, 1), atol=1e-5)
+
+
+def test_saved_with_pictures_in_its_state_answers_as_before(reader, tmp_path):
+    policy, data = reader
+    save_policy(policy, tmp_path)
+    obs, noise = data.obs(torch.arange(3)), normal(3, WHOLE.chunk, 3)
+    assert torch.equal(load_policy(tmp_path).sample(obs, {}, noise)[0], policy.sample(obs, {}, noise)[0])
+
+
+@pytest.mark.parametrize("memory", ["sega", "lstm", "stacked"])
+def test_memory_reads_pictures_and_its_encoder_learns(memory):
+    config = dataclasses.replace(CONFIG, memory=memory, batch_size=8, recall=0.5)
+    policy, data = learned(config, steps=3)
+    learner = make_learner(policy.requires_grad_(True).train(), data, config, Devices())
+    assert isinstance(learner, MemoryLearner)
+    learner.loss(torch.Generator().manual_seed(0)).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() for p in policy.core.vision.parameters())
+    policy.eval().requires_grad_(False)
+    obs, noise = data.obs(torch.arange(4)), normal(4, WHOLE.chunk, 3)
+    whole_batch, carry = policy.sample(obs, policy.initial([0] * 4), noise)
+    alone, _ = policy.sample(obs[:1], policy.initial([0]), noise[:1])
+    assert torch.allclose(alone, whole_batch[:1], atol=1e-5)
+    assert not carry["fresh"].any()
+
+
+def test_steering_sees_what_the_policy_makes_of_pictures(reader):
+    policy, data = reader
+    features = Features(WHOLE, policy=policy)
+    assert features.size == WHOLE.obs_steps * (WHOLE.proprio_dim + policy.core.config.vision_size)
+    features.fit(data.episodes, WHOLE)
+    rows = features(data.obs(torch.arange(len(data))))
+    assert torch.isfinite(rows).all()
+    # Bright on top, or not, is what differs most between these episodes.
+    top, below = rows[data.episode % 2 == 1].mean(0), rows[data.episode % 2 == 0].mean(0)
+    assert (top - below).abs().max() > 1
+    with pytest.raises(BadInput, match="reads pictures"):
+        Features(WHOLE)
