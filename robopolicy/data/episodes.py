@@ -11,9 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from robopolicy.checkpoint import is_sealed, open_sealed, read_json
-from robopolicy.data.film import content, decoded, mapped
-from robopolicy.data.writer import SIDECAR, check_episode, journal_files, read_journal, recorded_content
+from robopolicy.checkpoint import is_sealed, load_tensors, open_sealed, read_json
+from robopolicy.data.film import content, decoded, filmed, mapped, with_pictures
+from robopolicy.data.writer import (
+    LAST,
+    SIDECAR,
+    check_episode,
+    journal_files,
+    read_journal,
+    recorded_content,
+)
 from robopolicy.errors import BadInput, RoboPolicyError
 from robopolicy.spec import Spec
 from robopolicy.types import Episode
@@ -75,12 +82,12 @@ def _check_content(root: Path) -> None:
 
 def _finished(root: Path, spec: Spec) -> list[Episode]:
     rows = read_json(root / SIDECAR)["episodes"]
-    n, k, a = spec.proprio_dim, spec.chunk, spec.action_dim
+    n, k, a, numbers = spec.proprio_dim, spec.chunk, spec.action_dim, spec.numbers_dim
     columns = {
         "observation.state": n,
-        "observation.environment_state": spec.state_dim - n,
+        "observation.environment_state": numbers - n,
         "action": a,
-        "next.state": spec.state_dim,
+        "next.state": numbers,
         "policy_noise": k * a,
         "next.success": 1,
     }
@@ -88,9 +95,10 @@ def _finished(root: Path, spec: Spec) -> list[Episode]:
     total = sum(row["length"] for row in rows)
     if len(table["action"]) != total:
         raise BadInput(f"{root}/data", f"{total} frames", len(table["action"]))
-    films = {c.name: decoded(root, c, total) for c in spec.cameras}
+    films = {c.name: decoded(root, c, total) for c in filmed(spec)}
+    last = {k: v.numpy() for k, v in load_tensors(root / LAST)[0].items()} if spec.pictures else {}
     episodes, start = [], 0
-    for row in rows:
+    for number, row in enumerate(rows):
         part = slice(start, start + row["length"])
         start += row["length"]
         parts = [table[c][part] for c in ("observation.state", "observation.environment_state") if c in table]
@@ -98,16 +106,21 @@ def _finished(root: Path, spec: Spec) -> list[Episode]:
         starts = np.array(row["chunk_starts"], int)
         # A chunk that was cut off before its first action has no frame that could hold its noise.
         noise = table["policy_noise"][part][np.minimum(starts, row["length"] - 1)].reshape(-1, k, a)
+        states = np.concatenate([before, after[-1:]])
+        if spec.pictures:
+            ends = {c: x[number : number + 1] for c, x in last.items()}
+            seen = [np.concatenate([films[c.name][part], ends[c.name]]) for c in spec.pictures]
+            states = with_pictures(states, seen)
         fields = {key: row[key] for key in row if key not in ("length", "chunk_starts", "doubt")}
         episodes.append(
             Episode(
-                states=np.concatenate([before, after[-1:]]),
+                states=states,
                 actions=table["action"][part],
                 achieved=table["next.success"][part][:, 0].astype(bool),
                 noise=noise,
                 chunk_starts=starts,
                 doubt=np.array(row["doubt"], np.float32),
-                pictures={name: film[part] for name, film in films.items()},
+                pictures={c.name: films[c.name][part] for c in spec.cameras},
                 **fields,
             )
         )

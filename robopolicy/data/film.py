@@ -1,4 +1,7 @@
-"""Recorded pictures: videos decoded once into memory-mapped arrays; training never waits for a decoder."""
+"""Recorded pictures: videos decoded once into memory-mapped arrays; training never waits for a decoder.
+
+Pictures that are a part of the state are kept as videos too, and become numbers again when they are read.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,32 @@ import numpy as np
 
 from robopolicy.errors import BadInput
 from robopolicy.progress import Progress
-from robopolicy.spec import Camera
+from robopolicy.spec import Camera, Spec
 
 _CACHE = ".cache"
+
+
+def filmed(spec: Spec) -> tuple[Camera, ...]:
+    """All cameras of which a dataset keeps videos: beside the state, or in it."""
+    beside = {c.name for c in spec.cameras}
+    return (*spec.cameras, *(c for c in spec.pictures if c.name not in beside))
+
+
+def shown(states: np.ndarray, spec: Spec) -> dict[str, np.ndarray]:
+    """(N, H, W, 3) uint8 by camera, the pictures in states (N, D)."""
+    found, start = {}, spec.numbers_dim
+    for c in spec.pictures:
+        end = start + 3 * c.height * c.width
+        flat = states[:, start:end].reshape(-1, 3, c.height, c.width)
+        found[c.name] = np.rint(255 * flat).astype(np.uint8).transpose(0, 2, 3, 1)
+        start = end
+    return found
+
+
+def with_pictures(numbers: np.ndarray, frames: Iterable[np.ndarray]) -> np.ndarray:
+    """(N, D) states of their numbers (N, *) and pictures (N, H, W, 3) uint8; the inverse of `shown`."""
+    flat = [x.transpose(0, 3, 1, 2).reshape(len(x), -1).astype(np.float32) / 255 for x in frames]
+    return np.concatenate([numbers, *flat], 1, dtype=np.float32)
 
 
 def decoded(root: Path, camera: Camera, frames: int) -> np.ndarray:

@@ -4,6 +4,7 @@ ROOT/
   journal/000000.safetensors ...   while recording: one file per episode, on disk before `add` returns
   meta/ data/ videos/              after closing: the LeRobotDataset
   robopolicy.json spec.json        what LeRobot has no room for: seeds, sources, flags, settings
+  last.safetensors                 where pictures are in the state, those after the last action
   manifest.json                    written last
 """
 
@@ -29,16 +30,18 @@ from robopolicy.checkpoint import (
     seal,
     write_json,
 )
-from robopolicy.data.film import content
+from robopolicy.data.film import content, filmed, shown
 from robopolicy.errors import BadInput, RoboPolicyError
 from robopolicy.spec import Spec
 from robopolicy.types import Episode
 
 SIDECAR = "robopolicy.json"
+LAST = "last.safetensors"
 JOURNAL = "journal"
 _SETTINGS = "settings.json"
 _FLAGS = ("seed", "success", "terminated", "truncated", "source", "strategy", "instruction", "reason")
 _PICTURES = "observation.images."
+_SMALL = 128  # pixels a side; nobody watches such videos in a browser, which cannot show them
 _ARRAYS = ("states", "actions", "achieved", "noise", "chunk_starts", "doubt")
 
 
@@ -104,7 +107,7 @@ class EpisodeWriter:
         except OSError as e:
             shutil.rmtree(build, ignore_errors=True)
             raise RoboPolicyError(f"{build} cannot be written, the recording is kept: {e}") from e
-        for part in ("meta", "data", *(["videos"] if self.spec.cameras else [])):
+        for part in ("meta", "data", *(["videos"] if filmed(self.spec) else [])):
             shutil.rmtree(self.root / part, ignore_errors=True)
             (build / part).rename(self.root / part)
         shutil.rmtree(build)
@@ -115,7 +118,14 @@ class EpisodeWriter:
         ]
         about = {"task": self.task, "settings": self.settings, "content": recorded_content(self.root)}
         write_json(self.root / SIDECAR, {**about, "episodes": rows})
-        seal(self.root, "dataset", self.spec, [SIDECAR])
+        kept = [SIDECAR]
+        if self.spec.pictures:
+            ends = [shown(e.states[-1:], self.spec) for e in episodes]
+            last = {c.name: np.concatenate([x[c.name] for x in ends]) for c in self.spec.pictures}
+            tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in last.items()}
+            save_tensors(self.root / LAST, tensors)
+            kept.append(LAST)
+        seal(self.root, "dataset", self.spec, kept)
         shutil.rmtree(self.journal)
 
     def __enter__(self) -> Self:
@@ -187,55 +197,57 @@ def _build(root: Path, spec: Spec, task: str, episodes: list[Episode]) -> None:
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     datasets.disable_progress_bars()  # one bar per episode, each a second long
-    n, k, a = spec.proprio_dim, spec.chunk, spec.action_dim
-    names = spec.state_names
+    n, k, a, numbers = spec.proprio_dim, spec.chunk, spec.action_dim, spec.numbers_dim
+    names, cameras = spec.state_names[:numbers], filmed(spec)
 
     def floats(size: int, labels: tuple[str, ...] | None = None) -> dict[str, Any]:
         return {"dtype": "float32", "shape": (size,), "names": list(labels) if labels else None}
 
     features = {
         "observation.state": floats(n, names[:n]),
-        "observation.environment_state": floats(spec.state_dim - n, names[n:]),
+        "observation.environment_state": floats(numbers - n, names[n:]),
         "action": floats(a, spec.action_names),
         # The state after the action: without it an episode's last state would be lost.
-        "next.state": floats(spec.state_dim, names),
+        "next.state": floats(numbers, names),
         "policy_noise": floats(k * a),
         "next.success": {"dtype": "bool", "shape": (1,), "names": None},
         "next.done": {"dtype": "bool", "shape": (1,), "names": None},
     }
-    if spec.state_dim == n:
+    if numbers == n:
         del features["observation.environment_state"]
-    for c in spec.cameras:
+    for c in cameras:
         shape = {"shape": (c.height, c.width, 3), "names": ["height", "width", "channels"]}
         features[f"{_PICTURES}{c.name}"] = {"dtype": "video", **shape}
-    filmed = bool(spec.cameras)
-    # LeRobot's own choice, AV1, brings the process down with pictures as small as those of tests.
-    encoder = RGBEncoderConfig(vcodec="h264", crf=18)
+    # LeRobot's own choice, AV1, brings the process down with pictures as small as those of tests. The usual
+    # halving of colours takes from small pictures what there is to be seen: those lose nothing but rounding.
+    small = all(max(c.height, c.width) < _SMALL for c in cameras)
+    look = ("yuv444p", 0) if small else ("yuv420p", 18)
+    encoder = RGBEncoderConfig(vcodec="h264", pix_fmt=look[0], crf=look[1])
     dataset = LeRobotDataset.create(
         f"robopolicy/{spec.task}",
         round(spec.fps),
         features,
         root,
         spec.robot,
-        use_videos=filmed,
+        use_videos=bool(cameras),
         rgb_encoder=encoder,
     )
     for e in episodes:
-        noise = _noise_by_frame(e, k, a)
+        noise, pictures = _noise_by_frame(e, k, a), shown(e.states, spec) | e.pictures
         for i in range(e.length):
             frame = {
                 "observation.state": e.states[i, :n],
-                "observation.environment_state": e.states[i, n:],
+                "observation.environment_state": e.states[i, n:numbers],
                 "action": e.actions[i],
-                "next.state": e.states[i + 1],
+                "next.state": e.states[i + 1, :numbers],
                 "policy_noise": noise[i],
                 "next.success": e.achieved[i : i + 1],
                 "next.done": np.array([i == e.length - 1]),
                 "task": e.instruction or task,
-                **{f"{_PICTURES}{name}": frames[i] for name, frames in e.pictures.items()},
+                **{f"{_PICTURES}{name}": frames[i] for name, frames in pictures.items()},
             }
             dataset.add_frame({key: v for key, v in frame.items() if key in features or key == "task"})
-        with nullcontext() if filmed else _no_pictures():
+        with nullcontext() if cameras else _no_pictures():
             dataset.save_episode()
     dataset.finalize()
 

@@ -1,6 +1,7 @@
 """Pictures are recorded as videos and read back, decoded once; what does not fit is refused by name."""
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -9,10 +10,10 @@ from tiny import random_episodes, tiny_spec, write_dataset
 
 from robopolicy.cli import main
 from robopolicy.data.episodes import dataset_info, load_episodes
-from robopolicy.data.film import decoded
+from robopolicy.data.film import decoded, shown, with_pictures
 from robopolicy.data.writer import EpisodeWriter
 from robopolicy.errors import BadInput
-from robopolicy.spec import Camera, Spec
+from robopolicy.spec import Camera, Spec, picture_field
 
 SPEC = dataclasses.replace(tiny_spec(), cameras=(Camera("front", 32, 48), Camera("wrist", 32, 32)))
 
@@ -123,3 +124,42 @@ def test_convert_keeps_the_pictures_of_a_lerobot_dataset(dataset, tmp_path, caps
         assert close(got.pictures["wrist"], wanted.pictures["wrist"][:-1])
     assert main(f"convert --source {dataset} --cameras elbow --out {tmp_path}/more".split()) == 2
     assert "front" in capsys.readouterr().err
+
+
+def test_pictures_in_the_state_are_videos_on_disk_and_numbers_again(tmp_path):
+    camera = Camera("front", 32, 48)
+    plain = tiny_spec()
+    spec = dataclasses.replace(plain, objects=(*plain.objects, picture_field(camera)))
+    wanted = []
+    for e, film in zip(random_episodes(plain, 3), filmed(), strict=True):
+        frames = film.pictures["front"]
+        end = np.full_like(frames[:1], 7 + e.seed)  # after the last action: no frame of a video holds it
+        states = with_pictures(e.states, [np.concatenate([frames, end])])
+        wanted.append(dataclasses.replace(e, states=states))
+    folder = write_dataset(tmp_path / "set", spec, wanted)
+    assert dataset_info(folder)[0] == spec
+    features = json.loads((folder / "meta/info.json").read_text())["features"]
+    assert features["observation.images.front"]["dtype"] == "video"
+    assert features["observation.environment_state"]["shape"] == [plain.state_dim - plain.proprio_dim]
+    for before, after in zip(wanted, load_episodes([folder]), strict=True):
+        n = plain.state_dim
+        assert np.array_equal(before.states[:, :n], after.states[:, :n])
+        assert np.array_equal(before.states[-1], after.states[-1])
+        # Grey pictures this small come back to within the rounding of their colours.
+        assert np.abs(before.states - after.states).max() <= 2 / 255
+        assert after.pictures == {}
+    assert np.array_equal(shown(wanted[0].states, spec)["front"][:-1], filmed()[0].pictures["front"])
+
+
+def test_pictures_beside_the_state_and_in_it_are_one_video(tmp_path):
+    spec = dataclasses.replace(SPEC, objects=(picture_field(SPEC.cameras[1]),))
+    made = []
+    for e in filmed():
+        frames = e.pictures["wrist"]
+        states = with_pictures(e.states[:, : spec.proprio_dim], [np.concatenate([frames, frames[-1:]])])
+        made.append(dataclasses.replace(e, states=states))
+    folder = write_dataset(tmp_path / "set", spec, made)
+    assert len([*folder.glob("videos/*")]) == 2
+    for e in load_episodes([folder]):
+        assert e.pictures.keys() == {"front", "wrist"}
+        assert np.array_equal(shown(e.states, spec)["wrist"][:-1], e.pictures["wrist"])
