@@ -147,6 +147,10 @@ def _load(datasets: list[Path], config: WorldConfig, seed: int) -> _Data:
     spec, *others = (dataclasses.replace(dataset_info(folder)[0], cameras=()) for folder in datasets)
     for other, folder in zip(others, datasets[1:], strict=True):
         spec.require(other, str(folder))
+    if spec.pictures:
+        raise BadInput(
+            "dataset", "numbers (pictures are imagined with --eye)", [c.name for c in spec.pictures]
+        )
     episodes = [(e, i) for i, folder in enumerate(datasets) for e in load_episodes([folder])]
     train, held_out = split(episodes, config.held_out, seed)
     if not train:

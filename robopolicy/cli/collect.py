@@ -16,7 +16,7 @@ from robopolicy.errors import BadInput
 
 if TYPE_CHECKING:
     from robopolicy.protocols import ChunkEnv, Policy, Steerer
-    from robopolicy.spec import Spec
+    from robopolicy.spec import Camera, Spec
     from robopolicy.types import Episode
 
 
@@ -90,7 +90,6 @@ def _collect(args: Collect) -> Result:
     from robopolicy.checkpoint import is_sealed
     from robopolicy.data.writer import EpisodeWriter
     from robopolicy.progress import Progress
-    from robopolicy.spec import Camera
     from sim.tasks import find_task
 
     task = find_task(args.task)
@@ -102,8 +101,7 @@ def _collect(args: Collect) -> Result:
     seeds = _seeds(args, actor, episodes, shifted if args.where is None else args.where)
     recorded_spec = spec
     if args.pictures:
-        views = tuple(Camera(name, args.pictures, args.pictures) for name in args.cameras)
-        recorded_spec = dataclasses.replace(spec, cameras=views)
+        recorded_spec = dataclasses.replace(spec, cameras=_views(args))
 
     if is_sealed(args.out):  # only the result was still to be written
         return _collected(args, actor)
@@ -137,6 +135,12 @@ def _collected(args: Collect, actor: _Actor) -> Result:
     }
 
 
+def _views(args: Collect) -> tuple[Camera, ...]:
+    from robopolicy.spec import Camera
+
+    return tuple(Camera(name, args.pictures, args.pictures) for name in args.cameras)
+
+
 class _Recorder:
     """What a worker does: the episode of a seed in a simulator of its own, filmed if that is wanted."""
 
@@ -153,19 +157,27 @@ class _Recorder:
         # Open for as long as the worker lives.
         self.open = ExitStack()
         filmed = filming(args.task, args.pictures, args.cameras)
-        self.film = self.open.enter_context(filmed) if args.pictures else None
+        # Pictures that are seen anyway need not be taken once more.
+        self.views = _views(args) if args.pictures else ()
+        self.seen = set(self.views) <= set(spec.pictures)
+        self.film = None if self.seen else self.open.enter_context(filmed)
 
     def __call__(self, seed: int) -> Episode:
         import numpy as np
 
+        from robopolicy.data.film import shown
         from robopolicy.rollout import rollout
 
         actor = self.actor
         (episode,) = rollout(self.env, actor.policy, actor.steerer, [seed], actor.source)
         strategy = getattr(actor.policy, "strategy", lambda _: "")(seed)
         said = self.task.instruct(seed) if self.task.instruct else ""
-        frames = self.film(episode, range(episode.length)) if self.film else {}
-        pictures = {camera: np.stack(shots) for camera, shots in frames.items()}
+        if self.film:
+            taken = self.film(episode, range(episode.length))
+            frames = {camera: np.stack(shots) for camera, shots in taken.items()}
+        else:
+            frames = shown(episode.states[:-1], self.task.spec)
+        pictures = {c.name: frames[c.name] for c in self.views}
         return dataclasses.replace(episode, strategy=strategy, instruction=said, pictures=pictures)
 
 

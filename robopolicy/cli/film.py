@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -56,12 +57,14 @@ def film(out: Path, task: str, policy: Path, steerer: Path, world: Path, seed: i
     if isinstance(env, SeenImagination):
         env.watch = imagined.extend
     dreamt = rollout(cast("ChunkEnv", env), frozen, steered, [better.seed])[0]
-    shown: dict[str, Any] = {"spec": frozen.spec.to_dict()}
+    spec, n = frozen.spec, frozen.spec.numbers_dim
+    numbers = replace(spec, objects=tuple(f for f in spec.objects if not f.height))
+    shown: dict[str, Any] = {"spec": numbers.to_dict()}
     for name, episode in {"base": base, "steered": better, "imagined": dreamt}.items():
         shown[name] = {
             "seed": episode.seed,
             "success": episode.success,
-            "states": episode.states.tolist(),
+            "states": episode.states[:, :n].tolist(),
             "doubt": episode.doubt.tolist(),
         }
     for name, episode in {"base": base, "steered": better}.items():
