@@ -1,18 +1,19 @@
 """Pixels: the whole chain on pictures, how fast they are imagined, and how actions are best told.
 
-    python -m benchmarks.pixels [--parts speed codes chain] [--tasks lift] [--seeds 44] [--preset quick]
+    python -m benchmarks.pixels [--parts speed codes chain] [--tasks lift] [--seeds 44] [--eyes points pixels]
 
 "speed": pictures per second of our denoiser, which imagines several at once, and of one in the shape of
 DIAMOND's (arXiv 2405.12399: one picture from four, three steps), both U-Nets of the same width, in turns.
 "codes": the same training with each code of actions (`world_models.pixels.two_hot`). "chain": `robopolicy
-demo --world pixel`, then policies of several ages judged in imagined pictures and in the simulator. Results
-are in pixels-cpu.json, or pixels-gpu.json where there is a graphics processor; what is there is not run
-again, but for the speed.
+demo --world pixel` with each kind of eye, then policies of several ages judged in imagined pictures and in
+the simulator. Results are in pixels-cpu.json, or pixels-gpu.json where there is a graphics processor; what is
+there is not run again, but for the speed.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -49,6 +50,7 @@ _GPU = torch.cuda.is_available()
 RESULTS = Path(__file__).parent / "results" / f"pixels-{'gpu' if _GPU else 'cpu'}.json"
 SEED = 44  # nothing was chosen on it
 PARTS = ("speed", "codes", "chain")
+EYES = ("points", "pixels")
 CODES = ("two-hot", "one-hot", "linear")
 _PAST, _STEPS = 4, 3  # DIAMOND's
 _AGES = (2, 5, 10, 25, 50)  # per cent of a policy's training
@@ -63,6 +65,7 @@ def main() -> None:
     )
     parser.add_argument("--tasks", nargs="+", default=["lift"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[SEED])
+    parser.add_argument("--eyes", nargs="+", choices=EYES, default=list(EYES))
     parser.add_argument("--preset", default="full" if _GPU else "quick", choices=tuple(PIXEL_PRESETS))
     parser.add_argument("--runs", type=Path, default=Path("runs/pixels"))
     args = parser.parse_args()
@@ -78,11 +81,10 @@ def main() -> None:
     if "codes" in args.parts and "codes" not in found:
         keep(codes={kind: coded(kind, config, size, args.runs / "codes") for kind in CODES})
     if "chain" in args.parts:
-        for task in args.tasks:
-            for seed in args.seeds:
-                if (name := f"{task}-{seed}") not in found.get("chain", {}):
-                    unit = chained(task, seed, args.preset, args.runs / name)
-                    keep(chain={**found.get("chain", {}), name: unit})
+        for task, seed, eye in itertools.product(args.tasks, args.seeds, args.eyes):
+            if (name := f"{task}-{seed}-{eye}") not in found.get("chain", {}):
+                unit = chained(task, seed, eye, args.preset, args.runs / name)
+                keep(chain={**found.get("chain", {}), name: unit})
     print({k: found[k] for k in args.parts if k in found})
 
 
@@ -152,9 +154,9 @@ def coded(kind: Any, config: PixelConfig, size: int, out: Path) -> dict[str, Any
     return {k: found[k] for k in ("chunk", "action_error_ratio", "frechet", "success")}
 
 
-def chained(task: str, seed: int, preset: str, out: Path) -> dict[str, Any]:
+def chained(task: str, seed: int, eye: Any, preset: str, out: Path) -> dict[str, Any]:
     """The whole chain on pictures, and how imagination ranks policies of several ages."""
-    chain.run(Demo(out, task, world="pixel", preset=preset, seed=seed))
+    chain.run(Demo(out, task, world="pixel", eye=eye, preset=preset, seed=seed))
     demo, steps = read_json(out / RESULT), POLICY_PRESETS[preset].steps
     policies = [out / "policy"]
     for age in _AGES:
@@ -182,6 +184,7 @@ def chained(task: str, seed: int, preset: str, out: Path) -> dict[str, Any]:
         "ranking": ranked["ranking"],
         "real_minus_imagined": ranked["real_minus_imagined"],
         "refused": ranked["refused"],
+        "eye": eye,
         "eye_psnr_db": read_json(out / "eye" / RESULT)["psnr_db"],
         "world": read_json(out / "world" / RESULT)["held_out"],
     }
