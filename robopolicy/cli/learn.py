@@ -63,6 +63,7 @@ class Train:
         told: teach it to be told what to do, by a sentence or by a state that is to be reached; for policies
             without memory.
         init: a policy to go on from, of the same kind and preset; "robopolicy merge" then mixes the two.
+        vision: how pictures are read, where there are any, instead of the preset's: "small" for a CPU.
         steps: number of updates, instead of the preset's.
         precision: of the networks in training; bf16 is for graphics processors.
         compiler: backend of torch.compile, such as inductor, which takes minutes to begin with; by default
@@ -77,6 +78,7 @@ class Train:
     preset: str = "quick"
     told: bool = False
     init: Path | None = None
+    vision: Literal["small", "resnet18"] | None = None
     steps: int | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     compiler: str = ""
@@ -162,7 +164,8 @@ def train(args: Train) -> Result:
     """Trains a policy; see `Train`."""
     from robopolicy.config import POLICY_PRESETS
 
-    config = with_changes(choose("preset", POLICY_PRESETS, args.preset), steps=args.steps)
+    config = choose("preset", POLICY_PRESETS, args.preset)
+    config = with_changes(config, steps=args.steps, vision=args.vision)
     config = with_changes(config, **_KINDS[args.policy], precision=args.precision, compiler=args.compiler)
     if args.told:
         if config.memory != "none":

@@ -71,8 +71,8 @@ def as_floats(pictures: Tensor) -> Tensor:
 
 def _small() -> tuple[nn.Module, int]:
     layers: list[nn.Module] = []
-    for before, after in ((3, 16), (16, 32), (32, 64)):
-        layers += [nn.Conv2d(before, after, 3, 2, 1), nn.GroupNorm(after // 8, after), nn.SiLU()]
+    for before, after, stride in ((3, 16, 2), (16, 32, 2), (32, 64, 1)):
+        layers += [nn.Conv2d(before, after, 3, stride, 1), nn.GroupNorm(after // 8, after), nn.SiLU()]
     return nn.Sequential(*layers), 64
 
 

@@ -12,14 +12,23 @@ from fresh import fresh_python
 from tiny import tiny_spec
 
 from robopolicy.checkpoint import read_json, save_tensors, seal, write_json
+from robopolicy.data.episodes import load_episodes
 from robopolicy.errors import BadInput
 from robopolicy.nets.eye import EYE_PRESETS, Eye
 from robopolicy.spec import Camera
+from robopolicy.train import fit, seeded_init
 from sim.rendering import gl_backend, picture
 from sim.seen import BrakingSeenEnv, SeenEnv, seen
 from sim.tasks import find_task
+from world_models.pixels.config import PixelConfig
+from world_models.pixels.learners import DenoiserLearner
+from world_models.pixels.model import PixelWorldModel
+from world_models.pixels.quality import psnr
+from world_models.pixels.train import fit_statistics
+from world_models.pixels.windows import PixelWindows
 
 CAMERA = Camera("scene", 16, 16)
+BY_HEART = PixelConfig(members=1, channels=(16, 32), layers=1, steps=300, batch_size=8, temperature=0.0)
 
 
 class Coloured(gymnasium.Env):
@@ -89,6 +98,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 from robopolicy.cli import main
 from sim.tasks import find_task
+from world_models.pixels.config import PixelConfig
+from world_models.pixels.learners import DenoiserLearner
+from world_models.pixels.model import PixelWorldModel
+from world_models.pixels.quality import psnr
+from world_models.pixels.train import fit_statistics
+from world_models.pixels.windows import PixelWindows
 
 ONE, BOTH = "--processes 1", "--pictures 32 --cameras scene wrist"
 LINES = [
@@ -135,14 +150,43 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
-def test_chain_through_an_eye_runs_on_pictures_of_a_real_simulator(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
     if gl_backend() is None:
         pytest.skip("neither EGL nor OSMesa works here")
-    (tmp_path / "chain.py").write_text(CHAIN)
-    done = fresh_python("chain.py", cwd=tmp_path)
+    root = tmp_path_factory.mktemp("chain")
+    (root / "chain.py").write_text(CHAIN)
+    done = fresh_python("chain.py", cwd=root)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert read_json(tmp_path / "real/result.json")["verb"] == "evaluate"
-    assert read_json(tmp_path / "diagnosis/result.json")["chunk"].keys() == {"model", "no_change"}
-    monkeypatch.chdir(tmp_path)
+    return root
+
+
+@pytest.mark.slow
+def test_chain_through_an_eye_runs_on_pictures_of_a_real_simulator(chain, monkeypatch):
+    for real in ("real", "seen"):
+        assert read_json(chain / real / "result.json")["verb"] == "evaluate"
+    assert read_json(chain / "diagnosis/result.json")["chunk"].keys() == {"model", "no_change"}
+    monkeypatch.chdir(chain)
     assert [f.name for f in find_task("eye").spec.objects] == ["scene_points", "wrist_points"]
+
+
+@pytest.mark.slow
+def test_pixel_world_model_learns_an_episode_of_a_real_simulator_by_heart(chain):
+    spec = find_task("lift").spec
+    cameras, (episode, *_) = (Camera("scene", 32, 32),), load_episodes([chain / "filmed"])
+    with seeded_init(0):
+        model = PixelWorldModel(spec, cameras, BY_HEART)
+    data = PixelWindows([episode], spec, cameras, model.steps)
+    fit_statistics(model, data, 0)
+    learner = DenoiserLearner(model, 0, data)
+    fit(learner, BY_HEART.steps, 0, "denoiser", quiet=True)
+    model.members[0].load_state_dict(learner.ema.average)
+    model.eval()
+    rows = data[torch.arange(0, len(data), 3)]
+    noise = torch.zeros(len(rows.obs), model.steps, model.spec.state_dim)
+    ends = [model.predict(rows.obs, a, noise).states[:, -1] for a in (rows.actions, -rows.actions)]
+    shown, otherwise, real, before = (model.split(x)[0] for x in (*ends, rows.future[:, -1], rows.obs[:, -1]))
+    assert psnr(shown, real) > 30
+    assert psnr(shown, real) > psnr(before, real) + 6
+    # It has learned what actions do, and not only what comes next.
+    assert psnr(shown, real) > psnr(otherwise, real) + 3
