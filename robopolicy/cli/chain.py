@@ -17,7 +17,7 @@ from robopolicy.cli.film import film
 from robopolicy.cli.judge import Evaluate, Imagine, evaluate, imagine
 from robopolicy.cli.learn import Steer, Train, steer, train
 from robopolicy.cli.world import TrainEye, TrainWorld, train_eye, train_world
-from robopolicy.errors import RoboPolicyError
+from robopolicy.errors import BadInput, RoboPolicyError
 
 if TYPE_CHECKING:
     from robopolicy.cli.demo import Demo
@@ -75,16 +75,20 @@ def run(args: Demo) -> int:
     imitation: dict[str, Any] = {"policy": args.policy, "preset": args.preset, **common}
     parallel: dict[str, Any] = {**common, "processes": args.processes}
 
-    task, size, eye = args.task, 0, None
-    if args.world == "pixel":
-        size, eye = PICTURES[args.preset], out / "eye"
+    task, eye = args.task, None if args.world == "state" else out / "eye"
+    if args.world == "latent" and args.eye != "points":
+        raise BadInput("eye", "points, which a latent world model imagines", args.eye)
+    shot = 0 if eye is None else PICTURES[args.preset]
+    # Only a world model of pictures needs those of every episode; what an eye saw is in the state.
+    pixel = args.world == "pixel"
+    filmed = shot if pixel else 0
 
-    def data(name: str, episodes: int | None, first: int = 0, **how: Any) -> Result:
+    def data(name: str, episodes: int | None, first: int = 0, size: int = filmed, **how: Any) -> Result:
         return collect(Collect(out / name, task, episodes, first=first, pictures=size, **how, **parallel))
 
     stages: dict[str, list[Result]] = {}
     recorded = demos if eye is None else out / "filmed"
-    stages["collect"] = [data(recorded.name, recipe.demos)]
+    stages["collect"] = [data(recorded.name, recipe.demos, size=shot)]
     if eye is not None:
         stages["train_eye"] = [train_eye(TrainEye((recorded,), eye, args.eye, args.preset, **common))]
         stages["collect"].append(convert(Convert(recorded, demos, eye=eye)))
@@ -109,8 +113,8 @@ def run(args: Demo) -> int:
     ]
     rollouts = tuple(out / f"rollouts-{n}" for n in ("prior", "uniform", "repeat"))
     failures = (*(out / f"rollouts-young-{percent}" for percent in YOUTH), out / "random")
-    everything = (recorded, *rollouts, *failures)
-    imagining: dict[str, Any] = {"eye": eye, "preset": args.preset, **parallel}
+    everything = (recorded if pixel else demos, *rollouts, *failures)
+    imagining: dict[str, Any] = {"eye": eye if pixel else None, "preset": args.preset, **parallel}
     stages["train_world"] = [train_world(TrainWorld(everything, world, **imagining))]
     frozen, real_steps = _hashes(policy, world), _real_steps()
     stages["steer"] = [steer(Steer(policy, rollouts, steerer, world, preset=args.preset, **common))]

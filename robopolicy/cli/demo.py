@@ -21,8 +21,9 @@ class Demo:
         out: folder of the run.
         task: what to learn.
         policy: kind of policy, see "robopolicy train --help".
-        world: what is imagined: "state", poses that a simulator knows, or "pixel", pictures of a camera, all
-            that anything after the demonstrations sees.
+        world: what is imagined: "state", poses that a simulator knows; "latent", what an eye sees in the
+            pictures of a camera; or "pixel", the pictures themselves. With the latter two, nothing after the
+            demonstrations sees anything but pictures and the robot itself.
         eye: what policies see of pictures: "points" that an eye learns first, or "pixels", in which the
             policy learns itself what to look for.
         preset: "quick" for two cores, "full" for a graphics processor.
@@ -35,7 +36,7 @@ class Demo:
     out: Path = Path("runs/demo")
     task: str = "lift"
     policy: PolicyKind = "diffusion"
-    world: Literal["state", "pixel"] = "state"
+    world: Literal["state", "latent", "pixel"] = "state"
     eye: Literal["points", "pixels"] = "points"
     preset: str = "quick"
     seed: int = 0
