@@ -192,11 +192,13 @@ def _check_frames(check: Callable[..., np.ndarray], frames: np.ndarray, where: s
 
 
 def _build(root: Path, spec: Spec, task: str, episodes: list[Episode]) -> None:
+    import av.logging
     import datasets
     from lerobot.configs.video import RGBEncoderConfig
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     datasets.disable_progress_bars()  # one bar per episode, each a second long
+    av.logging.set_libav_level(av.logging.ERROR)  # else a dozen lines per video
     n, k, a, numbers = spec.proprio_dim, spec.chunk, spec.action_dim, spec.numbers_dim
     names, cameras = spec.state_names[:numbers], filmed(spec)
 
