@@ -41,6 +41,7 @@ from robopolicy.train import (
 from robopolicy.types import Episode
 
 PROGRESS = "progress.safetensors"
+EYE = "eye.safetensors"
 _HELD_OUT = 0.1
 _AT_ONCE = 64
 _SEEN = "-seen-"  # between the name of a task and that of the eye
@@ -99,13 +100,19 @@ def train_eye(datasets: list[Path], out: Path, config: EyeConfig, seed: int) -> 
         curve = fit(learner, config.steps, seed, "eye", out / PROGRESS, made_with)
         eye = learner.eye.eval().requires_grad_(False)
         found = psnr(eye, _pictures(spec, episodes[:rest]))
-    save_tensors(out / "eye.safetensors", eye.state_dict())
+    save_tensors(out / EYE, eye.state_dict())
     write_json(out / "config.json", {"eye": dataclasses.asdict(config), "seed": seed})
     fields = {"psnr_db": found, "curve": curve}
     remember(out, {**made_with, "seed": seed}, fields)
-    seal(out, "eye", spec, ["config.json", "eye.safetensors"])
+    seal(out, "eye", spec, ["config.json", EYE])
     (out / PROGRESS).unlink(missing_ok=True)
     return fields
+
+
+def drawn(eye: Eye, seen: np.ndarray) -> list[np.ndarray]:
+    """Pictures (H, W, 3) uint8, cameras side by side, of what was seen, or imagined to be seen, (N, F)."""
+    parts = eye.draw(torch.from_numpy(np.ascontiguousarray(seen)))
+    return [*torch.cat([parts[c.name] for c in eye.cameras], 2).numpy()]
 
 
 def load_eye(folder: Path) -> tuple[Eye, Spec]:
@@ -116,8 +123,7 @@ def load_eye(folder: Path) -> tuple[Eye, Spec]:
     """
     spec = open_sealed(folder, "eye")
     eye = Eye(spec.cameras, from_dict(EyeConfig, read_json(folder / "config.json")["eye"], "eye config"))
-    tensors, _ = load_tensors(folder / "eye.safetensors")
-    load_strict(eye, tensors, str(folder / "eye.safetensors"))
+    load_strict(eye, load_tensors(folder / EYE)[0], str(folder / EYE))
     return eye.eval().requires_grad_(False), spec
 
 

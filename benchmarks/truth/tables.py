@@ -7,6 +7,12 @@ from typing import Any
 
 Row = Mapping[str, Any]
 
+_IMAGINED = {
+    "latent": "points",
+    "pixel": "pictures, seen through points",
+    "read": "pictures, read by the policy",
+}
+
 
 def by_task(truth: Row) -> str:
     """One line per task: success of base and steered policy, and how true imagination was."""
@@ -206,6 +212,37 @@ def before(units: Sequence[Row]) -> str:
         cells = (_within(r[m]["value"], (r[m]["low"], r[m]["high"])) for m in ("pearson", "mmrv", "gap"))
         failures, successes = (replay[f"{x}_as_{x}"]["rate"] for x in ("failures", "successes"))
         lines.append(_row(u["task"], u["seed"], *cells, f"{failures:.0%}, {successes:.0%}"))
+    return _text(lines)
+
+
+def pictures(chains: Mapping[str, Row]) -> str:
+    """One line per chain that saw pictures alone, of `benchmarks.pixels`."""
+    lines = _head(
+        "what is imagined",
+        "task",
+        "seed",
+        "base",
+        "steered, no real step",
+        "gain",
+        "imagined base, steered",
+        "r",
+        "MMRV",
+    )
+    for name, unit in chains.items():
+        kind, task, seed = name.rsplit("-", 2)
+        ranking, arms = unit["ranking"], ("base", "steered")
+        lines.append(
+            _row(
+                _IMAGINED[kind],
+                task,
+                seed,
+                *(rate(unit[arm]["real"]) for arm in arms),
+                gain(unit["paired_difference"]),
+                ", ".join(f"{unit[arm]['imagined']['rate']:.1%}" for arm in arms),
+                f"{ranking['pearson']['value']:.2f}",
+                f"{ranking['mmrv']['value']:.3f}",
+            )
+        )
     return _text(lines)
 
 

@@ -30,6 +30,7 @@ def film(out: Path, task: str, policy: Path, steerer: Path, world: Path, seed: i
     import numpy as np
 
     from robopolicy.checkpoint import write_json
+    from robopolicy.eye import EYE, drawn, load_eye
     from robopolicy.policies.load import load_policy
     from robopolicy.rollout import PriorSteerer, rollout
     from robopolicy.seeding import episode_seed
@@ -57,6 +58,8 @@ def film(out: Path, task: str, policy: Path, steerer: Path, world: Path, seed: i
     if isinstance(env, SeenImagination):
         env.watch = imagined.extend
     dreamt = rollout(cast("ChunkEnv", env), frozen, steered, [better.seed])[0]
+    if not imagined and (Path(task) / EYE).is_file():
+        imagined = drawn(load_eye(Path(task))[0], dreamt.states[:, frozen.spec.proprio_dim :])
     spec, n = frozen.spec, frozen.spec.numbers_dim
     numbers = replace(spec, objects=tuple(f for f in spec.objects if not f.height))
     shown: dict[str, Any] = {"spec": numbers.to_dict()}

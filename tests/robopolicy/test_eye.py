@@ -9,7 +9,7 @@ from tiny import random_episodes, tiny_spec, write_dataset
 
 from robopolicy.data.episodes import load_episodes
 from robopolicy.errors import BadInput, Interrupted
-from robopolicy.eye import _Learner, load_eye, seen_episode, seen_spec, train_eye
+from robopolicy.eye import _Learner, drawn, load_eye, seen_episode, seen_spec, train_eye
 from robopolicy.nets.eye import EYE_PRESETS, Eye, EyeConfig
 from robopolicy.spec import Camera
 from robopolicy.train import fit
@@ -54,11 +54,11 @@ def test_eye_one_of_its_points_is_where_the_square_is(learned):
 
 def test_eye_draws_what_it_saw_better_than_the_mean_picture(learned):
     frames = torch.from_numpy(scene(places(50, 2)))
-    drawn = learned.draw(learned.see({"scene": frames}))["scene"]
-    assert drawn.shape == frames.shape
-    assert drawn.dtype == torch.uint8
+    again = learned.draw(learned.see({"scene": frames}))["scene"]
+    assert again.shape == frames.shape
+    assert again.dtype == torch.uint8
     mean = 255 * learned.part("scene").mean.permute(1, 2, 0)
-    error, usual = (((x.float() - frames.float()) ** 2).mean() for x in (drawn, mean))
+    error, usual = (((x.float() - frames.float()) ** 2).mean() for x in (again, mean))
     assert error < usual / 2
 
 
@@ -166,3 +166,23 @@ def test_train_eye_without_pictures_is_refused_before_anything_is_written(tmp_pa
     with pytest.raises(BadInput, match="pictures"):
         train_eye([blind], tmp_path / "eye", EYE_PRESETS["tiny"], 0)
     assert not (tmp_path / "eye").exists()
+
+
+def test_drawn_pictures_lie_side_by_side(learned):
+    shown = drawn(learned, np.zeros((3, sum(f.size for f in learned.fields)), np.float32))
+    wide = sum(c.width for c in learned.cameras)
+    assert [x.shape for x in shown] == [(learned.cameras[0].height, wide, 3)] * 3
+    assert all(x.dtype == np.uint8 for x in shown)
+
+
+def test_open_eye_leaves_pixels_as_they_are_and_needs_no_training(filmed, tmp_path):
+    config = dataclasses.replace(EYE_PRESETS["tiny"], kind="pixels")
+    report = train_eye([filmed], tmp_path / "eye", config, 0)
+    assert report["curve"] == []
+    eye, spec = load_eye(tmp_path / "eye")
+    pictures = {
+        c.name: torch.randint(256, (2, c.height, c.width, 3), dtype=torch.uint8) for c in spec.cameras
+    }
+    again = eye.draw(eye.see(pictures))
+    assert all(torch.equal(again[name], frames) for name, frames in pictures.items())
+    assert seen_spec(spec, eye, tmp_path / "eye").pictures == spec.cameras

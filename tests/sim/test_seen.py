@@ -120,21 +120,16 @@ LINES = [
     "steer --world pixels --policy policy --dataset rollouts --preset tiny --out better",
     f"imagine --world pixels --policy policy --steerer better --episodes 2 {ONE} --out imagined-pixels",
     "diagnose --world pixels --dataset filmed --out diagnosis",
-    # Once more with pixels as they are: the policy reads them itself.
-    "train-eye --kind pixels --dataset filmed --out open",
-    "convert --source filmed --eye open --out whole",
-    "train --dataset whole --policy sega --preset tiny --steps 3 --out reader",
-    f"collect --task open --policy reader --noise repeat --episodes 2 {BOTH} {ONE} --out read",
-    "train-world --dataset filmed read --eye open --preset tiny --steps 5 --out painted",
-    "steer --world painted --policy reader --dataset read --preset tiny --out steered",
-    f"evaluate --task open --policy reader --steerer steered --episodes 1 {ONE} --out seen",
-    f"imagine --world painted --policy reader --steerer steered --episodes 2 {ONE} --out dreamt",
+    # Once more with pixels as they are, which a policy that remembers reads itself.
+    f"demo --world pixel --eye pixels --policy sega --preset tiny {ONE} --out demo",
 ]
 if __name__ == "__main__":
     for line in LINES:
         assert main(line.split()) == 0, line
     # Pictures are imagined with an eye, and not as numbers of a state.
-    assert main("train-world --dataset whole read --preset tiny --out none".split()) == 2
+    assert main("train-world --dataset demo/demos --preset tiny --out none".split()) == 2
+    # Whole pictures are no points that a latent world model could imagine.
+    assert main("demo --world latent --eye pixels --preset tiny --out none".split()) == 2
     # No expert sees through an eye, and practice does not begin where no picture was kept.
     assert main("collect --task eye --episodes 1 --out given".split()) == 2
     line = "steer --world pixels --policy policy --dataset rollouts --preset tiny --horizon 8 --out short"
@@ -163,8 +158,9 @@ def chain(tmp_path_factory):
 
 @pytest.mark.slow
 def test_chain_through_an_eye_runs_on_pictures_of_a_real_simulator(chain, monkeypatch):
-    for real in ("real", "seen"):
+    for real in ("real", "demo/real"):
         assert read_json(chain / real / "result.json")["verb"] == "evaluate"
+    assert all(read_json(chain / "demo/episodes.json")[one]["frames"] for one in ("base", "imagined"))
     assert read_json(chain / "diagnosis/result.json")["chunk"].keys() == {"model", "no_change"}
     monkeypatch.chdir(chain)
     assert [f.name for f in find_task("eye").spec.objects] == ["scene_points", "wrist_points"]
