@@ -84,7 +84,8 @@ def run(args: Demo) -> int:
     filmed = shot if pixel else 0
 
     def data(name: str, episodes: int | None, first: int = 0, size: int = filmed, **how: Any) -> Result:
-        return collect(Collect(out / name, task, episodes, first=first, pictures=size, **how, **parallel))
+        how |= {"pictures": size, "cameras": args.cameras, **parallel}
+        return collect(Collect(out / name, task, episodes, first=first, **how))
 
     stages: dict[str, list[Result]] = {}
     recorded = demos if eye is None else out / "filmed"

@@ -26,6 +26,7 @@ class Demo:
             demonstrations sees anything but pictures and the robot itself.
         eye: what policies see of pictures: "points" that an eye learns first, or "pixels", in which the
             policy learns itself what to look for.
+        cameras: that are looked through, such as scene and wrist; see "robopolicy collect --help".
         preset: "quick" for two cores, "full" for a graphics processor.
         seed: master seed.
         refresh: real episodes of the steered policy from which the world model learns once more, before it
@@ -38,6 +39,7 @@ class Demo:
     policy: PolicyKind = "diffusion"
     world: Literal["state", "latent", "pixel"] = "state"
     eye: Literal["points", "pixels"] = "points"
+    cameras: tuple[str, ...] = ("scene",)
     preset: str = "quick"
     seed: int = 0
     refresh: int = 0

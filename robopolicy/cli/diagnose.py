@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from robopolicy.cli.common import Result, need, run
@@ -58,7 +58,8 @@ def _diagnose(args: Diagnose) -> Result:
 
         return quality(world.model, pixel_episodes(folders, world.spec, world.cameras), args.seed)
     for folder in folders:
-        world.spec.require(dataset_info(folder)[0], str(folder))
+        # Pictures beside the states are not looked at.
+        world.spec.require(replace(dataset_info(folder)[0], cameras=()), str(folder))
     episodes = load_episodes(list(folders))
     found = diagnose(world, episodes, args.seed)
     if args.rerun:
