@@ -61,6 +61,34 @@ def read(sentences: Sequence[str], encoder: str = "") -> Tensor:
     return pretrained(sentences, encoder) if encoder else tokens(sentences)
 
 
+class ToldDenoiser(nn.Module):
+    """A denoiser that is also told what is seen, as seen in the light of what is to be done.
+
+    Which of the things that are seen counts is a product of the two. A network that only adds them up learns
+    that slowly or not at all.
+
+    Args:
+        net: takes a condition of `extra` more numbers.
+        size: E, the last of the condition.
+        seen: numbers of the condition before them.
+    """
+
+    def __init__(self, net: nn.Module, size: int, seen: int):
+        super().__init__()
+        self.net, self.size = net, size
+        self.look, self.choose = (nn.Linear(n, self.extra(size)) for n in (seen, size))
+
+    @staticmethod
+    def extra(size: int) -> int:
+        """By how many numbers the condition grows."""
+        return 4 * size
+
+    def forward(self, x: Tensor, level: Tensor, cond: Tensor) -> Tensor:
+        """As `net`, for a condition (B, seen + E)."""
+        chosen = self.look(cond[:, : -self.size]) * self.choose(cond[:, -self.size :])
+        return self.net(x, level, torch.cat([cond, chosen], 1))
+
+
 class TaskEncoder(nn.Module):
     """Sentences and changes as unit vectors of E numbers.
 

@@ -21,7 +21,7 @@ from robopolicy.nets.inpainting import Known
 from robopolicy.nets.memory import make_memory
 from robopolicy.nets.mlp import MlpDenoiser
 from robopolicy.nets.sampling import make_process
-from robopolicy.nets.task import TaskEncoder, read
+from robopolicy.nets.task import TaskEncoder, ToldDenoiser, read
 from robopolicy.nets.transformer import TransformerDenoiser
 from robopolicy.nets.unet1d import UnetDenoiser
 from robopolicy.nets.vision import Vision
@@ -57,10 +57,13 @@ class ChunkDiffusionPolicy(PreTrainedPolicy):
             Vision(config.vision, config.vision_size, config.crop)  # type: ignore[arg-type]
             for _ in self.cameras
         )
-        seen = config.n_obs_steps * size + config.task_size
-        cond = self.memory.read_size if self.memory else seen
-        self.action_dim = outputs[ACTION].shape[0]
-        self.denoiser = make_denoiser(config, self.action_dim, cond)
+        seen = self.memory.read_size if self.memory else config.n_obs_steps * size
+        self.action_dim, told = outputs[ACTION].shape[0], config.task_size
+        if told:
+            net = make_denoiser(config, self.action_dim, seen + told + ToldDenoiser.extra(told))
+            self.denoiser = ToldDenoiser(net, told, seen)
+        else:
+            self.denoiser = make_denoiser(config, self.action_dim, seen)
         self.process = make_process(
             config.process,  # type: ignore[arg-type]
             config.num_train_timesteps,

@@ -8,7 +8,8 @@ from tiny import normal
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from robopolicy.errors import BadInput
-from robopolicy.nets.task import LONGEST, TaskEncoder, read, tokens
+from robopolicy.nets.mlp import MlpDenoiser
+from robopolicy.nets.task import LONGEST, TaskEncoder, ToldDenoiser, read, tokens
 
 D, E = 5, 8
 
@@ -73,3 +74,28 @@ def test_pretrained_encoder_is_read_from_its_folder_and_padding_changes_nothing(
     assert TaskEncoder(D, E, text=12).of_words(together).shape == (2, E)
     with pytest.raises(BadInput, match="text_encoder"):
         read(["go"], str(tmp_path / "elsewhere"))
+
+
+def test_denoiser_told_which_of_two_things_counts_learns_it_where_a_sum_does_not():
+    which, many = torch.arange(512) % 2, normal(512, 4)
+    told = torch.nn.functional.one_hot(which, E).float()
+    wanted = many.unflatten(1, (2, 2))[torch.arange(512), which][:, None]
+    cond, level = torch.cat([many, told], 1), torch.zeros(512, dtype=torch.int64)
+
+    def left(make):
+        """Error, as a share of what there was, after a short training."""
+        torch.manual_seed(0)
+        net = make()
+        adam = torch.optim.Adam(net.parameters(), 3e-3)
+        for _ in range(150):
+            error = (net(torch.zeros_like(wanted), level, cond) - wanted).square().mean()
+            adam.zero_grad()
+            error.backward()
+            adam.step()
+        return float(error.detach() / wanted.square().mean())
+
+    def plain(extra=0):
+        return MlpDenoiser(1, 2, 4 + E + extra, 16, 1, 1)
+
+    assert left(lambda: ToldDenoiser(plain(ToldDenoiser.extra(E)), E, 4)) < 0.05
+    assert left(plain) > 0.1
