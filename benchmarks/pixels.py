@@ -5,10 +5,10 @@
 "speed": pictures per second of our denoiser, which imagines several at once, and of one in the shape of
 DIAMOND's (arXiv 2405.12399: one picture from four, three steps), both U-Nets of the same width, in turns.
 "codes": the same training with each code of actions (`world_models.pixels.two_hot`). "chain": `robopolicy
-demo` on pictures alone, what is imagined being what an eye sees ("latent"), pictures that policies see
-through an eye ("pixel"), or pictures that they read themselves ("read"); then policies of several ages judged
-in imagination and in the simulator. Results are in pixels-cpu.json, or pixels-gpu.json where there is a
-graphics processor; what is there is not run again, but for the speed.
+demo` on pictures alone, what is imagined being what an eye sees ("latent"; of two cameras, "latent2"),
+pictures that policies see through an eye ("pixel"), or pictures that they read themselves ("read"); then
+policies of several ages judged in imagination and in the simulator. Results are in pixels-cpu.json, or
+pixels-gpu.json where there is a graphics processor; what is there is not run again, but for the speed.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ SEED = 45  # nothing was chosen on it
 PARTS = ("speed", "codes", "chain")
 CHAINS: dict[str, Any] = {
     "latent": {"world": "latent"},
+    "latent2": {"world": "latent", "cameras": ("scene", "wrist")},
     "pixel": {"world": "pixel"},
     "read": {"world": "pixel", "eye": "pixels"},
 }
@@ -88,9 +89,12 @@ def main() -> None:
         keep(codes={kind: coded(kind, config, size, args.runs / "codes") for kind in CODES})
     if "chain" in args.parts:
         for task, seed, kind in itertools.product(args.tasks, args.seeds, args.chains):
-            if (name := f"{kind}-{task}-{seed}") not in found.get("chain", {}):
-                unit = chained(kind, task, seed, args.preset, args.runs / name, args.processes)
-                keep(chain={**found.get("chain", {}), name: unit})
+            name = f"{kind}-{task}-{seed}"
+            if "ranking" not in found.get("chain", {}).get(name, {}):
+                unit, out = {}, args.runs / name
+                for part in (chained, ranked):
+                    unit |= part(kind, task, seed, args.preset, out, args.processes)
+                    keep(chain={**found.get("chain", {}), name: unit})
     print({k: found[k] for k in args.parts if k in found})
 
 
@@ -161,41 +165,31 @@ def coded(kind: Any, config: PixelConfig, size: int, out: Path) -> dict[str, Any
 
 
 def chained(kind: str, task: str, seed: int, preset: str, out: Path, processes: int) -> dict[str, Any]:
-    """The whole chain on pictures, and how imagination ranks policies of several ages."""
+    """The whole chain on pictures."""
     chain.run(Demo(out, task, preset=preset, seed=seed, processes=processes, **CHAINS[kind]))
-    demo, steps = read_json(out / RESULT), POLICY_PRESETS[preset].steps
+    demo = read_json(out / RESULT)
+    kept = ("base", "steered", "paired_difference", "gap", "promotion", "speed", "wall_clock_s")
+    return {
+        **{k: demo[k] for k in (*kept, "peak_memory_mb")},
+        "eye_psnr_db": read_json(out / "eye" / RESULT)["psnr_db"],
+        "world": read_json(out / "world" / RESULT)["held_out"],
+    }
+
+
+def ranked(kind: str, task: str, seed: int, preset: str, out: Path, processes: int) -> dict[str, Any]:
+    """How the imagination of that chain ranks policies of several ages."""
+    recipe, steps = chain.RECIPES[preset], POLICY_PRESETS[preset].steps
     policies = [out / "policy"]
     for age in _AGES:
         policies.append(out / f"aged-{age}")
         train(Train((out / "demos",), policies[-1], preset=preset, steps=-(-steps * age // 100), seed=seed))
-    recipe, common = (
-        chain.RECIPES[preset],
-        {"steerer": (out / "steerer",), "seed": seed, "processes": processes},
-    )
-    given = (tuple(policies), out / "ranked-real")
+    common: dict[str, Any] = {"steerer": (out / "steerer",), "seed": seed, "processes": processes}
+    given, real = (tuple(policies), out / "ranked-real"), out / "ranked-real" / RESULT
     evaluate(Evaluate(*given, task=str(out / "eye"), episodes=recipe.episodes, **common))
-    real = out / "ranked-real" / RESULT
-    ranked = imagine(
+    found = imagine(
         Imagine(out / "world", given[0], out / "ranked", episodes=recipe.imagined, real=real, **common)
     )
-    kept = (
-        "base",
-        "steered",
-        "paired_difference",
-        "gap",
-        "promotion",
-        "speed",
-        "wall_clock_s",
-        "peak_memory_mb",
-    )
-    return {
-        **{k: demo[k] for k in kept},
-        "ranking": ranked["ranking"],
-        "real_minus_imagined": ranked["real_minus_imagined"],
-        "refused": ranked["refused"],
-        "eye_psnr_db": read_json(out / "eye" / RESULT)["psnr_db"],
-        "world": read_json(out / "world" / RESULT)["held_out"],
-    }
+    return {k: found[k] for k in ("ranking", "real_minus_imagined", "refused")}
 
 
 if __name__ == "__main__":

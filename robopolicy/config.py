@@ -59,7 +59,7 @@ class PolicyConfig:
     text_encoder: str = ""
     untold: float = 0.1
     labelled: float = 1.0
-    align: float = 0.3
+    align: float = 1.0
     guidance: float = 1.0
     vision: Literal["small", "resnet18"] = "small"
     steps: int = 4000

@@ -28,7 +28,7 @@ from robopolicy.results import hardware, versions
 from sim.tasks import find_task
 
 RESULTS = Path(__file__).parents[1] / "results" / "policies" / "language.json"
-TASK, EPISODES = "blocks", 100
+TASK, DEMOS, EPISODES = "blocks", 1000, 100
 GRIF = PolicyConfig(task_size=32, labelled=0.25)
 KINDS = {
     "a quarter labelled": GRIF,
@@ -59,14 +59,19 @@ def summary(units: dict[str, Any]) -> dict[str, Any]:
     for kind in KINDS:
         rows = [u[kind] for u in units.values() if kind in u]
         kinds[kind] = {way: pooled(r[way] for r in rows) for way in (rows[0] if rows else ())}
-    config = {"task": TASK, "episodes": EPISODES, "kinds": {k: asdict(c) for k, c in KINDS.items()}}
+    config = {
+        "task": TASK,
+        "demos": DEMOS,
+        "episodes": EPISODES,
+        "kinds": {k: asdict(c) for k, c in KINDS.items()},
+    }
     common = {"schema": 1, "config": config, "versions": versions(), "hardware": hardware()}
     return {**common, "kinds": kinds, "units": units}
 
 
 def study(seed: int, out: Path, kind: str) -> dict[str, Any]:
     """Success of one kind of policy, by how it is told."""
-    collect(Collect(out / "demos", TASK, seed=seed, processes=1))
+    collect(Collect(out / "demos", TASK, DEMOS, seed=seed, processes=1))
     folder = out / kind.replace(",", "").replace(" ", "-")
     train_policy([out / "demos"], folder, KINDS[kind], seed)
     policy, task = cast(ChunkPolicy, load_policy(folder)), find_task(TASK)

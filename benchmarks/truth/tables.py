@@ -9,6 +9,7 @@ Row = Mapping[str, Any]
 
 _IMAGINED = {
     "latent": "points",
+    "latent2": "points of two cameras",
     "pixel": "pictures, seen through points",
     "read": "pictures, read by the policy",
 }
@@ -230,7 +231,7 @@ def pictures(chains: Mapping[str, Row]) -> str:
     )
     for name, unit in chains.items():
         kind, task, seed = name.rsplit("-", 2)
-        ranking, arms = unit["ranking"], ("base", "steered")
+        ranking, arms = unit.get("ranking"), ("base", "steered")
         lines.append(
             _row(
                 _IMAGINED[kind],
@@ -239,8 +240,7 @@ def pictures(chains: Mapping[str, Row]) -> str:
                 *(rate(unit[arm]["real"]) for arm in arms),
                 gain(unit["paired_difference"]),
                 ", ".join(f"{unit[arm]['imagined']['rate']:.1%}" for arm in arms),
-                f"{ranking['pearson']['value']:.2f}",
-                f"{ranking['mmrv']['value']:.3f}",
+                *(f"{ranking[k]['value']:.2f}" if ranking else "" for k in ("pearson", "mmrv")),
             )
         )
     return _text(lines)

@@ -186,7 +186,8 @@ class TaskLearner(PolicyLearner):
         self.sentences = read(told, config.text_encoder).to(device)
         # Spread evenly over the episodes, whatever their order means.
         spread = torch.arange(len(told)) * _GOLDEN % 1
-        self.labelled = (spread < config.labelled) & torch.tensor([bool(t) for t in told])
+        labelled = (spread < config.labelled) & torch.tensor([bool(t) for t in told])
+        self.labelled = labelled[self.episode].nonzero()[:, 0]  # windows
 
     def loss(self, generator: Generator) -> Tensor:
         config, task = self.config, self.policy.core.task
@@ -194,17 +195,20 @@ class TaskLearner(PolicyLearner):
         each = config.batch_size
         total, own = each * self.devices.count, self.devices.own(each)
         rows = torch.randint(len(self.cond), (total,), generator=generator)
-        coin, hidden = torch.rand(2, total, generator=generator)[:, own]
-        episode = self.episode[rows[own]]
+        # Half of the batch is told by sentences, however few of them there are (GRIF, section IV).
+        by_words = (torch.arange(total) % 2 == 1) & bool(len(self.labelled))
+        pool = self.labelled if len(self.labelled) else rows
+        picked = pool[torch.randint(len(pool), (total,), generator=generator)]
+        rows, hidden = torch.where(by_words, picked, rows), torch.rand(total, generator=generator)[own]
+        by_words, episode = by_words[own], self.episode[rows[own]]
         changes = task.of_change(self.start[episode], self.goal[episode])
         words = task.of_words(self.sentences[episode])
-        by_words = self.labelled[episode] & (coin < 0.5)
         device = changes.device
         told = torch.where(by_words.to(device)[:, None], words, changes)
         told = told * (hidden >= config.untold).to(device)[:, None]
         cond = torch.cat([self.seen(rows[own], generator), told], -1)
         loss = self.imitation(cond, rows, torch.arange(total)[own], generator)
-        pairs = torch.unique(episode[self.labelled[episode]])
+        pairs = torch.unique(episode[by_words])
         if len(pairs) < 2 or not config.align:
             return loss
         aligned = task.contrast(
