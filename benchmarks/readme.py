@@ -101,6 +101,11 @@ def pictures() -> str:
     return _text(lines)
 
 
+def chains() -> str:
+    """What chains came to that saw pictures alone."""
+    return tables.pictures(read_json(RESULTS / "pixels-cpu.json")["chain"])
+
+
 def _parameters(speed: Row) -> str:
     return f"{speed['parameters'] / 1e6:.2f} million parameters"
 
@@ -164,7 +169,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     },
     "docs/faults.md": {"kills": _kills},
     "docs/deploy.md": {"measured": lambda: deployment.measured(read_json(RESULTS / "deploy.json"))},
-    "docs/pixels.md": {"pictures": pictures},
+    "docs/pixels.md": {"pictures": pictures, "chains": chains},
     "docs/scale.md": {
         name: _scale(getattr(scale_report, name)) for name in ("ways", "growth", "costs", "cluster")
     },

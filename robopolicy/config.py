@@ -30,7 +30,7 @@ class PolicyConfig:
         text_encoder: of Hugging Face, by folder or name; a small one of our own if empty.
         untold: share of the windows in which nothing is told.
         labelled: share of the episodes whose sentences are learned from.
-        align: weight of the contrast between sentences and what was reached.
+        align: weight of the contrast between sentences and what was reached; where measured, it did harm.
         guidance: how much what it is told counts in sampling; 1 as it was trained.
         vision: how pictures are read, where there are any: "small" (for a CPU) or "resnet18".
         steps: updates.
@@ -59,7 +59,7 @@ class PolicyConfig:
     text_encoder: str = ""
     untold: float = 0.1
     labelled: float = 1.0
-    align: float = 1.0
+    align: float = 0.0
     guidance: float = 1.0
     vision: Literal["small", "resnet18"] = "small"
     steps: int = 4000

@@ -29,7 +29,7 @@ from sim.tasks import find_task
 
 RESULTS = Path(__file__).parents[1] / "results" / "policies" / "language.json"
 TASK, DEMOS, EPISODES = "blocks", 1000, 100
-GRIF = PolicyConfig(task_size=32, labelled=0.25)
+GRIF = PolicyConfig(task_size=32, labelled=0.25, align=1.0)
 KINDS = {
     "a quarter labelled": GRIF,
     "a quarter labelled, no contrast": replace(GRIF, align=0.0),
