@@ -73,9 +73,7 @@ class PolicyConfig:
 
 POLICY_PRESETS = {
     "quick": PolicyConfig(),
-    "full": PolicyConfig(
-        "unet", channels=(128, 256), vision="resnet18", steps=30_000, lr=3e-4, ema_decay=0.999
-    ),
+    "full": PolicyConfig(denoiser="unet", channels=(128, 256), steps=30_000, lr=3e-4, ema_decay=0.999),
     "tiny": PolicyConfig(width=32, blocks=1, steps=40, batch_size=64, inference_steps=5),
 }
 
