@@ -159,8 +159,8 @@ class _Recorder:
         filmed = filming(args.task, args.pictures, args.cameras)
         # Pictures that are seen anyway need not be taken once more.
         self.views = _views(args) if args.pictures else ()
-        self.seen = set(self.views) <= set(spec.pictures)
-        self.film = None if self.seen else self.open.enter_context(filmed)
+        seen = set(self.views) <= set(spec.pictures)
+        self.film = None if seen else self.open.enter_context(filmed)
 
     def __call__(self, seed: int) -> Episode:
         import numpy as np

@@ -106,7 +106,8 @@ def statistics(spec: Spec, data: PolicyWindows) -> dict[str, dict[str, Tensor]]:
 def unmoved(policy: ChunkPolicy) -> list[str]:
     """Names of the state's numbers that do not tell the policy anything, as they hardly move in its data."""
     least = (policy.std <= _LEAST_STD).tolist()
-    return [name for name, still in zip(policy.spec.state_names, least, strict=False) if still]
+    names = policy.spec.state_names[: policy.spec.numbers_dim]
+    return [name for name, still in zip(names, least, strict=True) if still]
 
 
 def train_policy(

@@ -98,12 +98,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 from robopolicy.cli import main
 from sim.tasks import find_task
-from world_models.pixels.config import PixelConfig
-from world_models.pixels.learners import DenoiserLearner
-from world_models.pixels.model import PixelWorldModel
-from world_models.pixels.quality import psnr
-from world_models.pixels.train import fit_statistics
-from world_models.pixels.windows import PixelWindows
 
 ONE, BOTH = "--processes 1", "--pictures 32 --cameras scene wrist"
 LINES = [
@@ -182,7 +176,7 @@ def test_pixel_world_model_learns_an_episode_of_a_real_simulator_by_heart(chain)
     noise = torch.zeros(len(rows.obs), model.steps, model.spec.state_dim)
     ends = [model.predict(rows.obs, a, noise).states[:, -1] for a in (rows.actions, -rows.actions)]
     shown, otherwise, real, before = (model.split(x)[0] for x in (*ends, rows.future[:, -1], rows.obs[:, -1]))
-    # Half a minute is not enough for more; 1,200 updates came to 24.5.
+    # Half a minute is not enough for more.
     assert psnr(shown, real) > 20
     assert psnr(shown, real) > psnr(before, real) + 2
     # It has learned what actions do, and not only what comes next.

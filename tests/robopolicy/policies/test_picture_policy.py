@@ -9,6 +9,7 @@ from lerobot.policies.factory import get_policy_class
 from tiny import POLICY, normal, random_episodes, tiny_spec, write_dataset
 
 from robopolicy.checkpoint import read_json
+from robopolicy.data.film import with_pictures
 from robopolicy.data.windows import PolicyWindows
 from robopolicy.devices import Devices
 from robopolicy.errors import BadInput
@@ -125,8 +126,7 @@ def whole(made):
     seen = []
     for e in made:
         frames = np.concatenate([e.pictures["front"], e.pictures["front"][-1:]])[: len(e.states)]
-        shown = frames.transpose(0, 3, 1, 2).reshape(len(frames), -1) / 255
-        states = np.concatenate([e.states[:, :n], shown], 1).astype(np.float32)
+        states = with_pictures(e.states[:, :n], [frames])
         seen.append(dataclasses.replace(e, states=states, pictures={}))
     return seen
 
