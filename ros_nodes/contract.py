@@ -210,7 +210,11 @@ class Contract:
             "chunk_max_age_s": 4 * wait,
             "chunk_life_s": 4 * wait,
             "hold_after_s": wait / 2,
+            "heartbeat_max_age_s": wait,
+            "tick_gap_s": wait,
+            "fault_after_s": 4 * wait,
         }
+        longer = {k: max(v, getattr(self.timing, k)) for k, v in longer.items()}
         timing = dataclasses.replace(self.timing, **longer)
         return dataclasses.replace(self, timing=timing, max_gap_s=None)
 

@@ -33,7 +33,8 @@ from ros_nodes.parse import from_message, stamp_to_ns
 from ros_nodes.running import COMMAND_QOS, EVENT_QOS, LATCHED_QOS, RobotNode, run
 
 _PING_EVERY_S = 0.05
-_PING_TIMEOUT_S = 0.15
+# Of the gate's patience with heartbeats: a server that takes longer than this share of it is lost.
+_PING_SHARE = 0.75
 _RETRY_S = 0.2
 _ANSWER_TIMEOUT_S = 2.0
 _WARN_EVERY_S = 1.0
@@ -217,10 +218,11 @@ class PolicyNode(RobotNode):
 
     def _ping(self) -> None:
         """Publishes a heartbeat for as long as the server answers."""
+        patience = _PING_SHARE * self.contract.timing.heartbeat_max_age_s
         client: Client | None = None
         while not self._ended.wait(_RETRY_S if client is None else _PING_EVERY_S):
             try:
-                client = client or unlock(Client(self._address, _PING_TIMEOUT_S), self._key)
+                client = client or unlock(Client(self._address, patience), self._key)
                 epoch = client.request("ping")["epoch"]
                 self._heartbeat.publish(UInt64(data=int(epoch)))
             except (WireError, BadInput) as e:
