@@ -97,6 +97,7 @@ def pictures() -> str:
                 f"{s['frames_per_s']:,.0f} pictures or {s['imagined_s_per_s']:,.0f} seconds per second;",
                 f"a denoiser in the shape of DIAMOND's {s['diamond_frames_per_s']:,.0f}: "
                 f"{s['ratio']:.1f} times as many.",
+                f"As many times as many as plain: {_variants(s)}.",
             ]
     return _text(lines)
 
@@ -104,6 +105,10 @@ def pictures() -> str:
 def chains() -> str:
     """What chains came to that saw pictures alone."""
     return tables.pictures(read_json(RESULTS / "pixels-cpu.json")["chain"])
+
+
+def _variants(speed: Row) -> str:
+    return ", ".join(f"{name} {times:.2f}" for name, times in speed["variants"].items())
 
 
 def _parameters(speed: Row) -> str:

@@ -29,8 +29,12 @@ def load_state_world(folder: Path) -> StateWorldModel:
     return world
 
 
-def load_world(folder: Path) -> StateWorldModel | SeenWorld:
+def load_world(folder: Path, compiler: str = "") -> StateWorldModel | SeenWorld:
     """A frozen world model from a folder that `robopolicy train-world` wrote.
+
+    Args:
+        folder: its own.
+        compiler: backend of torch.compile, for a model of pictures; none if empty.
 
     Raises:
         BadInput: if any file is missing, damaged, or does not fit the others.
@@ -40,7 +44,9 @@ def load_world(folder: Path) -> StateWorldModel | SeenWorld:
     if "pixels" in saved:
         from world_models.pixels.seen import load_seen_world
 
-        return load_seen_world(folder)
+        return load_seen_world(folder, compiler)
+    if compiler:
+        raise BadInput("compiler", "none with a world model of states", compiler)
     config = from_dict(WorldConfig, saved["world"], "world config")
     model = StateWorldModel(spec, config)
     tensors, _ = load_tensors(folder / "model.safetensors")

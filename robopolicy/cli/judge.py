@@ -89,6 +89,8 @@ class Imagine:
             one that lets nine in ten of the first policy's successes stand: what the world model does not
             know does not count.
         seed: master seed.
+        compiler: backend of torch.compile for a world model of pictures, such as inductor or cudagraphs; by
+            default nothing is compiled.
         processes: workers, each with the world model; changes no episode.
         backend: where they work: "local", or "ray" (RAY_ADDRESS names a cluster).
     """
@@ -100,6 +102,7 @@ class Imagine:
     episodes: int = 512
     real: Path | None = None
     doubt_limit: float | None = None
+    compiler: str = ""
     seed: int = 0
     processes: int = 2
     backend: Backend = "local"
@@ -230,7 +233,7 @@ class _Imagined:
     def __init__(self, args: Imagine):
         from world_models.load import imagination, load_world, start_states
 
-        world = load_world(args.world)
+        world = load_world(args.world, args.compiler)
         self.candidates = candidates(world.spec, args.policy, args.steerer)
         # The rows that no steerer practised from.
         _, starts = start_states(args.world)

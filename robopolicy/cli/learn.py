@@ -140,6 +140,8 @@ class Steer:
         real: practise in the real simulator instead, the reference that imagination is measured by; for
             dsrl and dsrl-na.
         real_steps: with --real, practice ends before it would take more steps than this.
+        compiler: backend of torch.compile for a world model of pictures, such as inductor or cudagraphs; by
+            default nothing is compiled.
         seed: master seed.
     """
 
@@ -157,6 +159,7 @@ class Steer:
     horizon: int | None = None
     real: bool = False
     real_steps: int = 20_000
+    compiler: str = ""
     seed: int = 0
 
 
@@ -230,7 +233,7 @@ def _steer_in_imagination(args: Steer, config: SteerConfig | RefineConfig, folde
     positive(**{k: v for k, v in given_limits.items() if v is not None})
     need("world", [folder])
     need("policy", [args.policy])
-    world = load.load_world(folder)
+    world = load.load_world(folder, args.compiler)
     if args.horizon is not None and not isinstance(world, StateWorldModel):
         raise BadInput("horizon", "none with a world model of pictures", args.horizon)
     policy = load_policy(args.policy, world.spec)

@@ -88,7 +88,8 @@ def _chosen(world_folder: Path, made: Mapping[float, ChunkPolicy], args: Merge) 
     from robopolicy.steering.steer import imagined_success, trusted_doubt
     from world_models import load
 
-    world = load.load_world(*need("world", [world_folder]))
+    (folder,) = need("world", [world_folder])
+    world = load.load_world(folder)
     base = made[_WEIGHTS[0]]
     world.spec.require(base.spec, "policy")
     _, starts = load.start_states(world_folder)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from robopolicy.cli.common import Result, choose, need, positive, run, with_changes
+from robopolicy.errors import BadInput
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,10 @@ class TrainWorld:
         steps: updates per ensemble member, instead of the preset's.
         seed: master seed.
         processes: ensemble members are trained in this many; changes no weight.
+        precision: with --eye, of the networks, here and whenever this model imagines; bf16 is for graphics
+            processors.
+        compiler: with --eye, backend of torch.compile, such as inductor, which takes a minute to begin with,
+            or cudagraphs; by default nothing is compiled.
     """
 
     dataset: tuple[Path, ...]
@@ -66,6 +71,8 @@ class TrainWorld:
     steps: int | None = None
     seed: int = 0
     processes: int = 2
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compiler: str = ""
 
 
 def train_eye(args: TrainEye) -> Result:
@@ -91,6 +98,10 @@ def train_world(args: TrainWorld) -> Result:
         return _train_pixel_world(args, args.eye)
     from robopolicy.config import WORLD_PRESETS
 
+    for name, plain in (("precision", "fp32"), ("compiler", "")):
+        if getattr(args, name) != plain:
+            raise BadInput(name, f"{plain or 'none'} where states are imagined", getattr(args, name))
+
     config = with_changes(choose("preset", WORLD_PRESETS, args.preset), steps=args.steps)
     positive(steps=config.steps, processes=args.processes)
 
@@ -107,7 +118,8 @@ def train_world(args: TrainWorld) -> Result:
 def _train_pixel_world(args: TrainWorld, eye: Path) -> Result:
     from world_models.pixels.config import PIXEL_PRESETS
 
-    config = with_changes(choose("preset", PIXEL_PRESETS, args.preset), steps=args.steps)
+    config = choose("preset", PIXEL_PRESETS, args.preset)
+    config = with_changes(config, steps=args.steps, precision=args.precision)
     positive(steps=config.steps)
 
     def work() -> Result:
@@ -115,7 +127,8 @@ def _train_pixel_world(args: TrainWorld, eye: Path) -> Result:
         from world_models.pixels.train import train_pixel_world
 
         (folder,) = need("eye", [eye])
-        report = train_pixel_world(need("dataset", args.dataset), folder, args.out, config, args.seed)
+        given = need("dataset", args.dataset), folder, args.out, config, args.seed
+        report = train_pixel_world(*given, args.compiler)
         return {**report, "hash": folder_hash(args.out)}
 
     return run("train-world", args, config, work)

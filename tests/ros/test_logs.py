@@ -44,10 +44,12 @@ def recorded(tmp_path_factory):
         patch.setenv("ROS_DOMAIN_ID", str(1 + (os.getpid() + 25) % 100))
         patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
         patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-        with Deployment([lift_by_script.__file__], lockstep=True, record=folder) as deployment:
-            with _standing_still_now_and_then(deployment.processes.pid("server")):
-                for seed in SEEDS:
-                    deployment.episode(seed)
+        with (
+            Deployment([lift_by_script.__file__], lockstep=True, record=folder) as deployment,
+            _standing_still_now_and_then(deployment.processes.pid("server")),
+        ):
+            for seed in SEEDS:
+                deployment.episode(seed)
     return folder
 
 

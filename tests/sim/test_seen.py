@@ -100,6 +100,8 @@ from robopolicy.cli import main
 from sim.tasks import find_task
 
 ONE, BOTH = "--processes 1", "--pictures 32 --cameras scene wrist"
+# Translated by torch.compile, but run as it was: no compiler is needed.
+EAGER = "--compiler eager"
 LINES = [
     f"collect --task lift --episodes 3 --expert careful {BOTH} {ONE} --out filmed",
     "train-eye --dataset filmed --preset tiny --out eye",
@@ -110,9 +112,9 @@ LINES = [
     "steer --world world --policy policy --dataset rollouts --preset tiny --out steerer",
     f"evaluate --task eye --policy policy --steerer steerer --episodes 1 {ONE} --out real",
     f"imagine --world world --policy policy --episodes 4 {ONE} --out imagined",
-    "train-world --dataset filmed rollouts --eye eye --preset tiny --steps 5 --out pixels",
-    "steer --world pixels --policy policy --dataset rollouts --preset tiny --out better",
-    f"imagine --world pixels --policy policy --steerer better --episodes 2 {ONE} --out imagined-pixels",
+    f"train-world --dataset filmed rollouts --eye eye --preset tiny --steps 5 {EAGER} --out pixels",
+    f"steer --world pixels --policy policy --dataset rollouts --preset tiny {EAGER} --out better",
+    f"imagine --world pixels --policy policy --steerer better --episodes 2 {ONE} {EAGER} --out drawn",
     "diagnose --world pixels --dataset filmed --out diagnosis",
     # Once more with pixels as they are, which a policy that remembers reads itself.
     f"demo --world pixel --eye pixels --policy sega --preset tiny {ONE} --out demo",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from robopolicy.errors import BadInput
 
 ActionCode = Literal["two-hot", "one-hot", "linear"]
-_CODES = ("two-hot", "one-hot", "linear")
+Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class PixelConfig:
             what was trained for minutes has not learned to remove all of it.
         success_steps: updates of the success head.
         held_out: share of episodes kept for calibration.
+        precision: of the denoisers, in training and in imagination; "bf16" is for graphics processors.
     """
 
     members: int = 2
@@ -46,6 +47,7 @@ class PixelConfig:
     temperature: float = 0.1
     success_steps: int = 1000
     held_out: float = 0.1
+    precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
         for name in ("members", "stride", "layers", "batch_size", "sample_steps"):
@@ -55,8 +57,10 @@ class PixelConfig:
             raise BadInput("world temperature", "a number from 0 to 1", self.temperature)
         if not self.channels or any(c < 8 or c % 8 for c in self.channels):
             raise BadInput("world channels", "multiples of 8", self.channels)
-        if self.action_code not in _CODES:
-            raise BadInput("world action_code", f"one of {_CODES}", self.action_code)
+        if self.precision not in get_args(Precision):
+            raise BadInput("world precision", f"one of {get_args(Precision)}", self.precision)
+        if self.action_code not in get_args(ActionCode):
+            raise BadInput("world action_code", f"one of {get_args(ActionCode)}", self.action_code)
 
 
 PIXEL_PRESETS = {

@@ -56,6 +56,9 @@ class PixelDenoiser(nn.Module):
         width = 4 * channels[0]  # of diffusers' time embedding, to which ours is added
         self.level = nn.Sequential(nn.Linear(16, width), nn.SiLU(), nn.Linear(width, width))
         self.code = nn.Linear(code, width)
+        self.bf16 = config.precision == "bf16"
+        if self.bf16:  # colours last is how tensor cores take pictures
+            self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         nn.init.zeros_(self.net.conv_out.weight)
         nn.init.zeros_(self.net.conv_out.bias)  # type: ignore[arg-type]
 
@@ -83,7 +86,10 @@ class PixelDenoiser(nn.Module):
         total = sigma**2 + 1
         embedding = self.level(fourier(sigma.log() / 4)) + self.code(code)
         stack = torch.cat([seen, self.planes(x * total.rsqrt(), self.ahead)], 1)
-        out = self.net(stack, 0, class_labels=embedding).sample
+        if self.bf16:
+            stack = stack.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
+            out = self.net(stack, 0, class_labels=embedding).sample.float()
         pictures, own = out.split([self.ahead * self.size[0], self.ahead * self.proprio], 1)
         raw = torch.cat([pictures.flatten(1), own.mean((-1, -2))], 1)
         return x / total + raw * sigma * total.rsqrt()

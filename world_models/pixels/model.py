@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +98,17 @@ class PixelWorldModel(nn.Module):
     def device(self) -> torch.device:
         return self.doubt_scale.device
 
+    def compile_denoisers(self, backend: str) -> None:
+        """Has `torch.compile` translate their U-Nets when they are first called; not if `backend` is empty.
+
+        Raises:
+            BadInput: if there is no such backend.
+        """
+        if backend and backend not in torch.compiler.list_backends(exclude_tags=()):
+            raise BadInput("compiler", f"one of {torch.compiler.list_backends()}", backend)
+        for member in self.members if backend else ():
+            cast(PixelDenoiser, member).net.compile(backend=backend)
+
     def split(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures (..., C, H, W) and the robot's own numbers (..., P) of states (..., D)."""
         own, pictures = states.split([self.spec.proprio_dim, math.prod(self.size)], -1)
@@ -110,8 +122,9 @@ class PixelWorldModel(nn.Module):
         """Planes of what was seen in observations (B, T, D), normalised."""
         pictures, own = self.split(obs)
         flat = [(pictures - self.mean_picture) / self.spread, (own - self.own_mean) / self.own_std]
-        first: PixelDenoiser = self.members[0]  # type: ignore[assignment]
-        return first.planes(torch.cat([x.flatten(1) for x in flat], 1), obs.shape[1])
+        return cast(PixelDenoiser, self.members[0]).planes(
+            torch.cat([x.flatten(1) for x in flat], 1), obs.shape[1]
+        )
 
     def code(self, actions: Tensor) -> Tensor:
         """What the denoisers are told of actions (B, k, A) in physical units."""

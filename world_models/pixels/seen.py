@@ -12,6 +12,7 @@ from torch import Tensor
 
 from robopolicy.checkpoint import load_strict, load_tensors, open_sealed, read_json
 from robopolicy.config import from_dict
+from robopolicy.devices import Devices
 from robopolicy.nets.eye import Eye, EyeConfig
 from robopolicy.spec import Camera
 from world_models.imagined_env import ImaginedEnv
@@ -128,11 +129,15 @@ class SeenImagination:
         return self.world.see(torch.from_numpy(states)).numpy()
 
 
-def load_seen_world(folder: Path) -> SeenWorld:
-    """What `world_models.pixels.train` saved.
+def load_seen_world(folder: Path, compiler: str = "") -> SeenWorld:
+    """What `world_models.pixels.train` saved, the world model on a graphics processor if there is one.
+
+    Args:
+        folder: of the world model.
+        compiler: backend of torch.compile for its denoisers; none if empty.
 
     Raises:
-        BadInput: if any file is missing, damaged, or does not fit the others.
+        BadInput: if any file is missing, damaged, or does not fit the others; if there is no such backend.
     """
     spec, saved = open_sealed(folder, "world"), read_json(folder / "config.json")
     cameras = tuple(Camera(**c) for c in saved["cameras"])
@@ -142,4 +147,6 @@ def load_seen_world(folder: Path) -> SeenWorld:
         path = folder / f"{name}.safetensors"
         load_strict(part, load_tensors(path)[0], str(path))
         part.eval().requires_grad_(False)
+    model.to(Devices().device)
+    model.compile_denoisers(compiler)
     return SeenWorld(model, eye)

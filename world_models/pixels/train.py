@@ -41,7 +41,12 @@ _TINY = 1e-4
 
 
 def train_pixel_world(
-    datasets: Sequence[Path], eye_folder: Path, out: Path, config: PixelConfig, seed: int
+    datasets: Sequence[Path],
+    eye_folder: Path,
+    out: Path,
+    config: PixelConfig,
+    seed: int,
+    compiler: str = "",
 ) -> dict[str, Any]:
     """Trains a pixel world model and seals it in `out`, the eye with it; resumes if interrupted.
 
@@ -52,12 +57,13 @@ def train_pixel_world(
         out: the world model's folder.
         config: sizes and numbers of steps.
         seed: of every random draw.
+        compiler: backend of torch.compile for the denoisers; none if empty.
 
     Returns:
         Quality on held-out episodes (`world_models.pixels.quality`), and loss curves.
 
     Raises:
-        BadInput: if the data is unusable; nothing has been written.
+        BadInput: if the data is unusable, or there is no such compiler; nothing has been written.
         Interrupted: on Ctrl-C, after saving.
         RoboPolicyError: if the device's memory is too small; what was saved is kept.
     """
@@ -72,6 +78,7 @@ def train_pixel_world(
     data = PixelWindows(train, spec, eye.cameras, model.steps)
     fit_statistics(model, data, seed)
     model.to(Devices().device)
+    model.compile_denoisers(compiler)
     success = PixelSuccessLearner(model, data)  # refuses one-sided data before anything is written
     made_with = json.loads(json.dumps({**dataclasses.asdict(config), "data": [len(train), len(data)]}))
     if done := remembered(out, {**made_with, "seed": seed}):

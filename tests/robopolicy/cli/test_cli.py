@@ -116,6 +116,18 @@ BAD = {
     "missing dataset, world": ("train-world --dataset none --out {new}", ["dataset", "none"]),
     "policy as dataset": ("train-world --dataset policy --out {new}", ["policy", "dataset"]),
     "unknown preset, world": ("train-world --dataset data --preset x --out {new}", ["preset"]),
+    "half precision, states": (
+        "train-world --dataset data --precision bf16 --out {new}",
+        ["precision", "fp32"],
+    ),
+    "compiler, states": (
+        "train-world --dataset data --compiler inductor --out {new}",
+        ["compiler", "states"],
+    ),
+    "compiler, states imagined": (
+        "imagine --world world --policy policy --compiler inductor --out {new}",
+        ["compiler", "states"],
+    ),
     "missing policy": ("evaluate --policy none --out {new}", ["policy", "none"]),
     "other robot": ("evaluate --policy other --out {new}", ["policy spec", "panda", "ur5"]),
     "other robot, collect": ("collect --policy other --out {new}", ["policy spec", "ur5"]),

@@ -99,6 +99,34 @@ def test_planes_of_the_robots_numbers_have_one_colour():
     assert torch.equal(planes[:, 3:], own[..., None, None].expand(4, 2, 8, 8))
 
 
+def test_predict_in_half_precision_is_almost_the_same(model):
+    half = PixelWorldModel(tiny_spec(), (CAMERA,), replace(CONFIG, precision="bf16")).eval()
+    half.load_state_dict(model.state_dict())
+    kernel = half.members[0].net.conv_in.weight
+    assert kernel.dtype is torch.float32
+    assert kernel.is_contiguous(memory_format=torch.channels_last)
+    given = batch(model)
+    whole, rough = model.predict(*given), half.predict(*given)
+    assert rough.states.dtype is torch.float32
+    distance = (rough.states - whole.states).abs().mean()
+    assert 0 < distance < 0.05 * (whole.states - given[0][:, -1:]).abs().mean()
+
+
+def test_predict_with_a_compiler_is_the_same(model):
+    given = batch(model)
+    plain = model.predict(*given)
+    model.compile_denoisers("eager")
+    compiled = model.predict(*given)
+    assert (compiled.states - plain.states).abs().max() < 1.5 / 255
+    assert torch.allclose(compiled.doubt, plain.doubt, rtol=1e-3)
+    assert set(model.state_dict()) == set(PixelWorldModel(tiny_spec(), (CAMERA,), CONFIG).state_dict())
+
+
+def test_compiler_that_does_not_exist_is_refused(model):
+    with pytest.raises(BadInput, match="compiler"):
+        model.compile_denoisers("gcc")
+
+
 def test_two_cameras_are_imagined_together():
     two = (CAMERA, Camera("wrist", SIDE, SIDE))
     model = PixelWorldModel(tiny_spec(), two, CONFIG).eval()
