@@ -20,6 +20,7 @@ from torch import Tensor
 from robopolicy.checkpoint import load_tensors, plain, save_tensors
 from robopolicy.devices import scalars
 from robopolicy.errors import BadInput, Interrupted, RoboPolicyError
+from robopolicy.processes import leads
 from robopolicy.progress import Progress
 from robopolicy.seeding import torch_seed
 
@@ -55,9 +56,10 @@ def fit(
     clock: Callable[[], float] = time.monotonic,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
     quiet: bool = False,
-    saves: bool = True,
 ) -> list[dict[str, float]]:
     """Runs `steps` updates, resuming from `progress_file` if it exists.
+
+    Of several processes that share a run, the one that leads writes and shows.
 
     Args:
         learner: what to train.
@@ -70,7 +72,6 @@ def fit(
         clock: monotonic seconds; decides only when to save.
         on_step: called after each step with its index and metrics.
         quiet: show no progress bar (work beside another process that shows one).
-        saves: write progress; else only go on from it (work beside another process that writes it).
 
     Returns:
         A metrics row every 1% of the steps, those before an interruption too; TensorBoard gets the same,
@@ -90,7 +91,7 @@ def fit(
         start, rows = int(meta["next"]), list(meta.get("rows", []))
 
     def save(next_step: int) -> None:
-        if progress_file and saves:
+        if progress_file and leads():
             meta = {"config": settings, "steps": steps, "seed": seed, "next": next_step, "rows": rows}
             state = learner.state()
             spoiled = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
@@ -102,7 +103,7 @@ def fit(
     generator = torch.Generator()
     every, saved_at = max(1, steps // 100), clock()
     with (
-        Progress(label, steps, start, quiet) as bar,
+        Progress(label, steps, start, quiet or not leads()) as bar,
         _interruptible() as interrupted,
         scalars(label) as write,
     ):

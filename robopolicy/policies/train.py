@@ -169,8 +169,6 @@ def train_policy(
         out / PROGRESS,
         settings,
         on_step=scalar_log(log, out, settings),
-        quiet=not leads(),
-        saves=leads(),
     )
     policy.core.load_state_dict(learner.ema.average)
     seen = {"episodes": len(episodes), "windows": len(data)}

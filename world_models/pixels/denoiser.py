@@ -94,18 +94,17 @@ class PixelDenoiser(nn.Module):
         raw = torch.cat([pictures.flatten(1), own.mean((-1, -2))], 1)
         return x / total + raw * sigma * total.rsqrt()
 
-    def loss(self, clean: Tensor, seen: Tensor, code: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(self, clean: Tensor, seen: Tensor, code: Tensor, level: Tensor, noise: Tensor) -> Tensor:
         """EDM loss, pictures and the robot's own numbers weighing the same.
 
         Args:
             clean: (B, dim) changes.
             seen: (B, T * (C+P), H, W).
             code: (B, code).
-            generator: of noise and its level, on the CPU.
+            level: (B, 1) standard normal; says how much noise.
+            noise: (B, dim) standard normal.
         """
-        level = torch.randn(len(clean), 1, generator=generator)
-        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
-        sigma = (level * 1.2 - 0.4).exp().to(clean.device)  # DIAMOND's law
+        sigma = (level * 1.2 - 0.4).exp()  # DIAMOND's law
         weight = (sigma**2 + 1) / sigma**2
         error = (self(clean + sigma * noise, sigma, seen, code) - clean) ** 2 * weight
         pictures, own = error.split([self.ahead * math.prod(self.size), self.ahead * self.proprio], 1)

@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from robopolicy.devices import Devices
 from robopolicy.errors import BadInput
 from robopolicy.nets.ema import Ema
 from robopolicy.train import descend, load_optimizer_state, optimizer_state, warm_cosine
@@ -21,35 +22,48 @@ _SUCCESS_BATCH, _SUCCESS_LR = 64, 1e-3
 class DenoiserLearner:
     """Trains one denoiser of the ensemble.
 
+    Of several processes, each works on its own rows of a batch that holds so many for each.
+
     Args:
         model: whose denoiser; its statistics must have been fitted.
         member: index.
         data: windows of `model.steps` steps.
+        devices: whose device the model is on.
     """
 
-    def __init__(self, model: PixelWorldModel, member: int, data: PixelWindows):
+    def __init__(
+        self, model: PixelWorldModel, member: int, data: PixelWindows, devices: Devices | None = None
+    ):
         self.model, self.data, self.config = model, data, model.config
+        self.devices = devices or Devices()
         self.net = cast(PixelDenoiser, model.members[member])
         self.ema = Ema(self.net, _EMA)
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=self.config.lr, weight_decay=1e-2)
 
     def step(self, index: int, generator: torch.Generator) -> dict[str, float]:
-        rows = torch.randint(len(self.data), (self.config.batch_size,), generator=generator)
-        obs, actions, future, _ = self.data[rows]
+        each = self.config.batch_size
+        total, own = each * self.devices.count, self.devices.own(each)
+        rows = torch.randint(len(self.data), (total,), generator=generator)
+        obs, actions, future, _ = self.data[rows[own]]
         # Imagination goes on from pictures that are not quite those of a camera.
-        much = self.config.history_noise * torch.rand(len(obs), 1, 1, generator=generator)
+        much = self.config.history_noise * torch.rand(total, 1, 1, generator=generator)[own]
         much = much * (torch.arange(obs.shape[-1]) >= self.data.own)
-        obs = obs + much * torch.randn(obs.shape, generator=generator)
-        obs, actions, future = (x.to(self.model.device) for x in (obs, actions, future))
+        obs = obs + much * torch.randn(total, *obs.shape[1:], generator=generator)[own]
+        level = torch.randn(total, 1, generator=generator)[own]
+        noise = torch.randn(total, self.net.dim, generator=generator)[own]
+        given = obs, actions, future, level, noise
+        obs, actions, future, level, noise = (x.to(self.model.device) for x in given)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr * warm_cosine(index / self.config.steps)
         change = self.model.encode(obs[:, -1], future)
-        loss = self.net.loss(change, self.model.seen(obs), self.model.code(actions), generator)
+        loss = self.net.loss(change, self.model.seen(obs), self.model.code(actions), level, noise)
         self.optimizer.zero_grad()
-        loss.backward()
+        (loss / self.devices.count).backward()
+        whole = loss.detach() / self.devices.count
+        self.devices.add_up([p.grad for p in self.net.parameters() if p.grad is not None] + [whole])
         descend(self.optimizer, self.net.parameters())
         self.ema.update(self.net)
-        return {"loss": float(loss.detach())}
+        return {"loss": float(whole)}
 
     def state(self) -> dict[str, Tensor]:
         net = {f"net.{k}": v for k, v in self.net.state_dict().items()}

@@ -25,6 +25,7 @@ from robopolicy.devices import Devices
 from robopolicy.errors import BadInput, RoboPolicyError
 from robopolicy.eye import load_eye, seen_spec, seen_task
 from robopolicy.nets.eye import Eye
+from robopolicy.processes import leads
 from robopolicy.seeding import torch_seed
 from robopolicy.spec import Camera, Spec
 from robopolicy.train import fit, seeded_init
@@ -60,7 +61,8 @@ def train_pixel_world(
         compiler: backend of torch.compile for the denoisers; none if empty.
 
     Returns:
-        Quality on held-out episodes (`world_models.pixels.quality`), and loss curves.
+        Quality on held-out episodes (`world_models.pixels.quality`; empty for those of several processes that
+        do not lead), and loss curves.
 
     Raises:
         BadInput: if the data is unusable, or there is no such compiler; nothing has been written.
@@ -77,7 +79,8 @@ def train_pixel_world(
         model = PixelWorldModel(spec, eye.cameras, config)
     data = PixelWindows(train, spec, eye.cameras, model.steps)
     fit_statistics(model, data, seed)
-    model.to(Devices().device)
+    devices = Devices()
+    model.to(devices.device)
     model.compile_denoisers(compiler)
     success = PixelSuccessLearner(model, data)  # refuses one-sided data before anything is written
     made_with = json.loads(json.dumps({**dataclasses.asdict(config), "data": [len(train), len(data)]}))
@@ -85,11 +88,11 @@ def train_pixel_world(
         return done
     out.mkdir(parents=True, exist_ok=True)
     try:
-        curves = [_member(model, i, data, out, made_with, seed) for i in range(config.members)]
+        curves = [_member(model, i, data, devices, out, made_with, seed) for i in range(config.members)]
         label, file = "success in pictures", out / f"success-{PROGRESS}"
         success_seed = torch_seed(seed, "success")
         curve = fit(success, config.success_steps, success_seed, label, file, made_with)
-        report = quality(model.eval(), held_out, seed, calibrates=True)
+        report = quality(model.eval(), held_out, seed, calibrates=True) if leads() else {}
     except torch.OutOfMemoryError as e:  # of what comes after training; `fit` says its own
         cure = "a smaller --preset, or fewer pixels; what was trained so far is kept, run again to go on"
         raise RoboPolicyError(f"train-world: the device's memory is full: {cure}") from e
@@ -99,10 +102,12 @@ def train_pixel_world(
         "windows": len(data),
         "curves": {"members": curves, "success": curve},
     }
-    remember(out, {**made_with, "seed": seed}, fields)
-    _save(model, eye, data.begins(), out, seed, report)
-    for leftover in (file, *(out / f"member-{i}.safetensors" for i in range(config.members))):
-        leftover.unlink(missing_ok=True)
+    if leads():
+        remember(out, {**made_with, "seed": seed}, fields)
+        _save(model, eye, data.begins(), out, seed, report)
+        for leftover in (file, *(out / f"member-{i}.safetensors" for i in range(config.members))):
+            leftover.unlink(missing_ok=True)
+    devices.wait()
     return fields
 
 
@@ -126,7 +131,13 @@ def pixel_episodes(datasets: Sequence[Path], spec: Spec, cameras: Sequence[Camer
 
 
 def _member(
-    model: PixelWorldModel, i: int, data: PixelWindows, out: Path, made_with: dict[str, Any], seed: int
+    model: PixelWorldModel,
+    i: int,
+    data: PixelWindows,
+    devices: Devices,
+    out: Path,
+    made_with: dict[str, Any],
+    seed: int,
 ) -> list[dict[str, float]]:
     """Trains one member, or reads it where that was done before."""
     finished, progress = out / f"member-{i}.safetensors", out / f"member-{i}-{PROGRESS}"
@@ -136,12 +147,13 @@ def _member(
             raise BadInput(str(finished), "a member of the same training", "one of another")
         model.members[i].load_state_dict(tensors)
         return meta["curve"]
-    learner = DenoiserLearner(model, i, data)
-    label = f"pixel world model {i + 1}/{len(model.members)}"
-    curve = fit(learner, model.config.steps, torch_seed(seed, "member", i), label, progress, made_with)
+    learner = DenoiserLearner(model, i, data, devices)
+    label, own_seed = f"pixel world model {i + 1}/{len(model.members)}", torch_seed(seed, "member", i)
+    curve = fit(learner, model.config.steps, own_seed, label, progress, made_with)
     model.members[i].load_state_dict(learner.ema.average)
-    save_tensors(finished, learner.ema.average, {"curve": curve, "made_with": made_with})
-    progress.unlink(missing_ok=True)
+    if leads():
+        save_tensors(finished, learner.ema.average, {"curve": curve, "made_with": made_with})
+        progress.unlink(missing_ok=True)
     return curve
 
 

@@ -1,6 +1,9 @@
 """Training a pixel world model: it learns one episode by heart, follows actions, resumes, refuses."""
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ from dots import CAMERA, CONFIG, SIDE, dot_windows, filmed
 from tiny import normal, tiny_spec
 
 from robopolicy import eye as eyes
-from robopolicy.checkpoint import open_sealed
+from robopolicy.checkpoint import REMEMBERED, open_sealed, read_json
 from robopolicy.data.writer import EpisodeWriter
 from robopolicy.errors import BadInput, Interrupted, RoboPolicyError
 from robopolicy.nets.eye import EYE_PRESETS
@@ -143,6 +146,34 @@ def test_training_that_was_interrupted_ends_with_the_same_weights(recorded, tmp_
     worlds = [load_world(tmp_path / n) for n in ("whole", "again")]
     assert world_hash(worlds[0]) == world_hash(worlds[1])
     assert whole["held_out"] == again["held_out"]
+
+
+# Trains the same world model with half the batch.
+SCRIPT = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+sys.path[:0] = {places!r}
+from test_train import CONFIG, trained
+
+trained(Path({recorded!r}), Path({out!r}), replace(CONFIG, batch_size=CONFIG.batch_size // 2))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_with_the_double_batch(recorded, tmp_path):
+    whole = trained(recorded, tmp_path / "whole")
+    here, script = Path(__file__).parent, tmp_path / "script.py"
+    places = [str(here), str(here.parents[1] / "helpers")]
+    out = tmp_path / "shared"
+    script.write_text(SCRIPT.format(places=places, recorded=str(recorded), out=str(out)))
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    line = [*launch, "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    subprocess.run([*line, str(script)], check=True, timeout=240, capture_output=True)
+    curves = [report["curves"]["members"] for report in (whole, read_json(out / REMEMBERED)["fields"])]
+    for one, other in zip(*curves, strict=True):
+        assert [r["loss"] for r in one] == pytest.approx([r["loss"] for r in other], rel=1e-4)
+    open_sealed(out, "world")
 
 
 def test_full_memory_keeps_what_was_trained_and_says_what_helps(recorded, tmp_path, monkeypatch):
