@@ -32,7 +32,7 @@ class PolicyConfig:
         labelled: share of the episodes whose sentences are learned from.
         align: weight of the contrast between sentences and what was reached; where measured, it did harm.
         guidance: how much what it is told counts in sampling; 1 as it was trained.
-        vision: how pictures are read, where there are any: "small" (for a CPU) or "resnet18".
+        vision: how pictures are read, where there are any: "small" (for a CPU), "resnet18" or "vit".
         steps: updates.
         batch_size: windows per update; with memory, rows of them: whole episodes.
         lr: peak learning rate.
@@ -61,7 +61,7 @@ class PolicyConfig:
     labelled: float = 1.0
     align: float = 0.0
     guidance: float = 1.0
-    vision: Literal["small", "resnet18"] = "small"
+    vision: Literal["small", "resnet18", "vit"] = "small"
     steps: int = 4000
     batch_size: int = 128
     lr: float = 1e-3

@@ -78,7 +78,7 @@ class Train:
     preset: str = "quick"
     told: bool = False
     init: Path | None = None
-    vision: Literal["small", "resnet18"] | None = None
+    vision: Literal["small", "resnet18", "vit"] | None = None
     steps: int | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     compiler: str = ""

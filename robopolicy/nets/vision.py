@@ -5,13 +5,14 @@ Shape letters: N pictures, B rows of S pictures, H height, W width, F features.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-VisionKind = Literal["none", "small", "resnet18"]
+VisionKind = Literal["none", "small", "resnet18", "vit"]
 
 
 class SpatialSoftmax(nn.Module):
@@ -25,12 +26,46 @@ class SpatialSoftmax(nn.Module):
         return (share @ grid).flatten(1)
 
 
+class PatchTransformer(nn.Module):
+    """A small vision transformer (Dosovitskiy et al. 2021, arXiv 2010.11929), its tokens laid out as a map.
+
+    Args:
+        width: numbers per patch, C.
+        patch: side of a patch in pixels, P; what is left over at the lower and right edge is not seen.
+        layers: of attention.
+    """
+
+    def __init__(self, width: int = 64, patch: int = 4, layers: int = 3):
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, patch, patch)
+        layer = nn.TransformerEncoderLayer(
+            width, 4, 2 * width, 0.0, "gelu", batch_first=True, norm_first=True
+        )
+        self.encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, C, H/P, W/P)."""
+        tokens = self.patches(x)
+        size = (tokens.shape[2], tokens.shape[3])
+        where = _positions(tokens.shape[1], size).to(tokens)
+        out = self.encoder(rearrange(tokens, "n c h w -> n (h w) c") + where)
+        return rearrange(out, "n (h w) c -> n c h w", h=size[0])
+
+
+@lru_cache(maxsize=8)
+def _positions(width: int, size: tuple[int, int]) -> Tensor:
+    """(H*W, width) sines and cosines of where a patch is, row by row."""
+    from diffusers.models.embeddings import get_2d_sincos_pos_embed
+
+    return torch.as_tensor(get_2d_sincos_pos_embed(width, size, output_type="pt"))  # type: ignore[arg-type]
+
+
 class Vision(nn.Module):
     """Encodes the pictures of one camera.
 
     Args:
-        kind: "small" (three convolutions, for a CPU) or "resnet18" (GroupNorm in place of BatchNorm, as in
-            Diffusion Policy, Chi et al. 2023).
+        kind: "small" (three convolutions, for a CPU), "resnet18" (GroupNorm in place of BatchNorm, as in
+            Diffusion Policy, Chi et al. 2023) or "vit" (`PatchTransformer`).
         size: numbers per picture, F.
         crop: share of height and width that is seen: any part in training, else the middle.
     """
@@ -38,7 +73,7 @@ class Vision(nn.Module):
     def __init__(self, kind: VisionKind, size: int, crop: float):
         super().__init__()
         self.crop = crop
-        self.body, channels = _resnet18() if kind == "resnet18" else _small()
+        self.body, channels = {"resnet18": _resnet18, "vit": _vit}.get(kind, _small)()
         self.keypoints = nn.Conv2d(channels, size // 2, 1)
         self.where, self.out = SpatialSoftmax(), nn.Linear(2 * (size // 2), size)
 
@@ -74,6 +109,11 @@ def _small() -> tuple[nn.Module, int]:
     for before, after, stride in ((3, 16, 2), (16, 32, 2), (32, 64, 1)):
         layers += [nn.Conv2d(before, after, 3, stride, 1), nn.GroupNorm(after // 8, after), nn.SiLU()]
     return nn.Sequential(*layers), 64
+
+
+def _vit() -> tuple[nn.Module, int]:
+    width = 64
+    return PatchTransformer(width), width
 
 
 def _resnet18() -> tuple[nn.Module, int]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import get_args
 
 from lerobot.configs.policies import PreTrainedConfig
 from lerobot.configs.types import NormalizationMode
 from lerobot.optim.optimizers import AdamWConfig
 from lerobot.optim.schedulers import DiffuserSchedulerConfig
+
+from robopolicy.nets.vision import VisionKind
 
 
 @PreTrainedConfig.register_subclass("chunk_diffusion")
@@ -36,7 +39,7 @@ class ChunkDiffusionConfig(PreTrainedConfig):
         text_encoder: of Hugging Face, by folder or name; one of our own, trained with the policy, if empty.
         text_size: numbers that `text_encoder` gives per sentence.
         guidance: how much what it is told counts: 1 as it was trained, 0 not at all, more than 1 beyond.
-        vision: how pictures are read: "small" (for a CPU) or "resnet18"; "none" where there are none.
+        vision: how pictures are read: "small" (for a CPU), "resnet18" or "vit"; "none" where there are none.
         vision_size: numbers per picture.
         crop: share of a picture's height and width that is seen, in training any part of it.
         memory_chunks: calls that LeRobot's trainer shows in a row, the last of which it learns from.
@@ -91,8 +94,8 @@ class ChunkDiffusionConfig(PreTrainedConfig):
             raise ValueError(f"prediction_type: wanted sample or epsilon, got {self.prediction_type!r}")
         if self.memory not in ("none", "sega", "lstm", "stacked"):
             raise ValueError(f"memory: wanted none, sega, lstm or stacked, got {self.memory!r}")
-        if self.vision not in ("none", "small", "resnet18"):
-            raise ValueError(f"vision: wanted none, small or resnet18, got {self.vision!r}")
+        if self.vision not in (known := get_args(VisionKind)):
+            raise ValueError(f"vision: wanted one of {known}, got {self.vision!r}")
         if not 0 < self.crop <= 1:
             raise ValueError(f"crop: wanted a share in (0, 1], got {self.crop}")
         if self.task_size and self.memory != "none":

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import normal
 
-from robopolicy.nets.vision import SpatialSoftmax, Vision, as_floats
+from robopolicy.nets.vision import PatchTransformer, SpatialSoftmax, Vision, _positions, as_floats
 
 H, W = 20, 24
 
@@ -25,7 +25,24 @@ def test_spatial_softmax_of_an_even_picture_is_its_middle():
     assert torch.allclose(SpatialSoftmax()(torch.ones(2, 3, 6, 8)), torch.zeros(2, 6), atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["small", "resnet18"])
+def test_patches_know_where_they_are_and_of_each_other():
+    torch.manual_seed(0)
+    vit = PatchTransformer(8, patch=4, layers=1).eval()
+    even = vit(torch.zeros(1, 3, H, W))
+    assert even.shape == (1, 8, H // 4, W // 4)
+    patches = even.flatten(2)[0].T
+    assert torch.cdist(patches, patches)[~torch.eye(len(patches), dtype=torch.bool)].min() > 1e-3
+    marked = torch.zeros(1, 3, H, W)
+    marked[..., -1, -1] = 1.0
+    assert (vit(marked) - even).abs().amax(1).min() > 1e-6  # seen from every patch
+    # The same grid, read along the other axis.
+    turned = _positions(8, (6, 5)).view(6, 5, 8)
+    assert torch.allclose(
+        _positions(8, (5, 6)).view(5, 6, 2, 4).flip(2).reshape(5, 6, 8), turned.transpose(0, 1)
+    )
+
+
+@pytest.mark.parametrize("kind", ["small", "resnet18", "vit"])
 def test_vision_rows_do_not_depend_on_each_other(kind):
     torch.manual_seed(0)
     vision, x = Vision(kind, 8, 1.0).eval(), pictures()
