@@ -4,7 +4,7 @@
 
 "speed": pictures per second of our denoiser, which imagines several at once, and of one in the shape of
 DIAMOND's (arXiv 2405.12399: one picture from four, three steps), both U-Nets of the same width, in turns;
-then of ours in half precision and compiled.
+then of ours in half precision and compiled; and of the simulator's renderer.
 "codes": the same training with each code of actions (`world_models.pixels.two_hot`). "chain": `robopolicy
 demo` on pictures alone, what is imagined being what an eye sees ("latent"; of two cameras, "latent2"),
 pictures that policies see through an eye ("pixel"), or pictures that they read themselves ("read"); then
@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import Env
 
 from benchmarks.policies.common import save
 from robopolicy.checkpoint import read_json
@@ -37,6 +38,7 @@ from robopolicy.data.episodes import dataset_info, load_episodes
 from robopolicy.results import RESULT, PeakMemory, hardware, versions
 from robopolicy.spec import Camera
 from robopolicy.train import fit, seeded_init
+from sim.rendering import gl_backend, picture, require_rendering
 from sim.tasks import find_task
 from world_models.denoiser import euler_sample, karras_levels
 from world_models.pixels.config import PIXEL_PRESETS, PixelConfig
@@ -69,6 +71,7 @@ VARIANTS: dict[str, dict[str, str]] = {
 _PAST, _STEPS = 4, 3  # DIAMOND's
 _AGES = (2, 5, 10, 25, 50)  # per cent of a policy's training
 _TURNS = 5
+_SIDES = (32, 64, 128, 256)
 
 
 def main() -> None:
@@ -92,7 +95,7 @@ def main() -> None:
         save(RESULTS, found)
 
     if "speed" in args.parts:
-        keep(speed=speed(config, size), preset=args.preset)
+        keep(speed=speed(config, size), rendering=rendering(), preset=args.preset)
     if "codes" in args.parts and "codes" not in found:
         keep(codes={kind: coded(kind, config, size, args.runs / "codes") for kind in CODES})
     if "chain" in args.parts:
@@ -155,6 +158,26 @@ def speed(config: PixelConfig, size: int, batch: int = 16) -> dict[str, Any]:
         "memory_mb": memory.mb,
         "gpu_memory_mb": gpu_memory,
     }
+
+
+def rendering() -> dict[str, Any]:
+    """Pictures per second that the simulator of `lift` takes, by their side in pixels."""
+    require_rendering()
+    taken: dict[str, Callable[[], int]] = {}
+    envs = {side: find_task("lift").make(side) for side in _SIDES}
+    for side, env in envs.items():
+        env.reset(seed=SEED)
+
+        def take(env: Env = env) -> int:
+            for camera in ("scene", "wrist"):
+                picture(env, camera)
+            return 2
+
+        taken[str(side)] = take
+    per_s = _rates(taken)
+    for env in envs.values():
+        env.close()
+    return {"frames_per_s": per_s, "backend": gl_backend()}
 
 
 def _rates(works: dict[str, Callable[[], int]]) -> dict[str, float]:

@@ -98,6 +98,7 @@ def pictures() -> str:
                 f"a denoiser in the shape of DIAMOND's {s['diamond_frames_per_s']:,.0f}: "
                 f"{s['ratio']:.1f} times as many.",
                 f"As many times as many as plain: {_variants(s)}.",
+                f"The simulator of Lift draws {_drawn(found['rendering'])} pictures per second.",
             ]
     return _text(lines)
 
@@ -109,6 +110,11 @@ def chains() -> str:
 
 def _variants(speed: Row) -> str:
     return ", ".join(f"{name} {times:.2f}" for name, times in speed["variants"].items())
+
+
+def _drawn(rendering: Row) -> str:
+    rates = [f"{per_s:,.0f} ({side} pixels square)" for side, per_s in rendering["frames_per_s"].items()]
+    return ", ".join(rates)
 
 
 def _parameters(speed: Row) -> str:

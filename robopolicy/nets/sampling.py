@@ -104,7 +104,8 @@ class Beso:
     sampling takes exponentially falling levels in deterministic steps (DPM-solver of order 1). It begins at
     80, as EDM does: at BESO's own 1 an action can still be seen through the noise, so that sampling, which
     begins with noise alone, begins where training never was. For the same reason levels of training are
-    spread twice as widely.
+    spread twice as widely. Few steps end early, three with the guess at 0.3: going down to the lowest level
+    would leave only two of them to choose. Chunks then vary less than demonstrations do.
 
     Args:
         steps: of sampling; three are enough.
@@ -113,7 +114,8 @@ class Beso:
     _SPREAD, _LOW, _HIGH, _SCALE = 0.5, 0.005, 80.0, 1.0
 
     def __init__(self, steps: int):
-        levels = torch.linspace(math.log(self._HIGH), math.log(self._LOW), steps).exp()
+        last = max(self._LOW, 0.9 / steps)
+        levels = torch.linspace(math.log(self._HIGH), math.log(last), steps).exp()
         self.sigmas = [*levels.tolist(), 0.0]
 
     def factors(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
