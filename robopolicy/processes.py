@@ -31,6 +31,11 @@ def leads() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def count() -> int:
+    """How many processes share a training run."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def stop_on_signals() -> threading.Event:
     """An event that SIGTERM and SIGINT set."""
     stop = threading.Event()

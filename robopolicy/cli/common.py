@@ -33,7 +33,14 @@ class HasOut(Protocol):
     def out(self) -> Path: ...
 
 
-def run(verb: str, args: HasOut, settings: Any, work: Callable[[], Result], again: bool = False) -> Result:
+def run(
+    verb: str,
+    args: HasOut,
+    settings: Any,
+    work: Callable[[], Result],
+    again: bool = False,
+    shared: bool = False,
+) -> Result:
     """Does `work` unless `args.out` already holds its result, and writes down what came out.
 
     Args:
@@ -42,14 +49,17 @@ def run(verb: str, args: HasOut, settings: Any, work: Callable[[], Result], agai
         settings: the stage's resolved config, a dataclass or none.
         work: returns the verb's own fields.
         again: `work` knows what to do in a folder whose artefact is finished and whose result is not.
+        shared: `accelerate launch` may start several processes that do `work` together.
 
     Raises:
-        BadInput: if the folder holds something else, or another process writes there; nothing has been
-            written.
+        BadInput: if there are several and they cannot; if the folder holds something else, or another process
+            writes there; nothing has been written.
     """
-    from robopolicy.processes import alone, leads
+    from robopolicy.processes import alone, count, leads
     from robopolicy.results import PeakMemory, Stopwatch, write_result
 
+    if not shared and count() > 1:
+        raise BadInput("accelerate launch", f"one process for this {verb}", count())
     config = {"args": plain(args), "settings": plain(settings) if settings else {}}
     with alone(args.out) if leads() else nullcontext():
         done = _finished(verb, args.out, config, again)

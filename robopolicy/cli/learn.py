@@ -186,7 +186,7 @@ def train(args: Train) -> Result:
         report = train_policy(folders, args.out, config, args.seed, args.init, args.log)
         return {**report, "hash": folder_hash(args.out)}
 
-    return run("train", args, config, work)
+    return run("train", args, config, work, shared=True)
 
 
 def steer(args: Steer) -> Result:

@@ -131,4 +131,4 @@ def _train_pixel_world(args: TrainWorld, eye: Path) -> Result:
         report = train_pixel_world(*given, args.compiler)
         return {**report, "hash": folder_hash(args.out)}
 
-    return run("train-world", args, config, work)
+    return run("train-world", args, config, work, shared=True)

@@ -256,6 +256,13 @@ def test_a_checkpoint_sealed_with_nan_is_refused(here, tmp_path, capsys):
     assert not new.exists()
 
 
+def test_several_processes_for_a_verb_that_cannot_share_are_refused(here, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(f"train-world --dataset data --out {tmp_path}/new".split()) == 2
+    assert "one process for this train-world" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize("line", ["train --dataset {broken}", "train-world --dataset {broken}"])
 def test_a_dataset_without_its_frames_is_refused(here, tmp_path, capsys, line):
     broken, new = tmp_path / "broken", tmp_path / "new"
