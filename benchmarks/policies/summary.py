@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.policies.common import pooled
+from benchmarks.policies.memory import ABLATIONS
 from robopolicy.checkpoint import read_json, write_json
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -80,13 +81,22 @@ def _memory(units: list[dict[str, Any]]) -> dict[str, Any]:
     tasks: dict[str, Any] = {}
     for task in sorted({u["task"] for u in units}):
         rows = [u["kinds"] for u in units if u["task"] == task]
-        kinds = [kind for kind in rows[0] if all(kind in row for row in rows)]
+        kinds = [kind for kind in KINDS if all(kind in row for row in rows)]
         tasks[task] = {kind: pooled(row[kind]["success"] for row in rows) for kind in kinds}
         tasks[task]["seeds"] = sorted(u["seed"] for u in units if u["task"] == task)
     horizon = {h: tasks[task] for h, task in HORIZONS.items() if {*_CURVES} <= tasks.get(task, {}).keys()}
+    ablated: dict[str, Any] = {}
+    for unit in units:
+        if {*ABLATIONS} <= unit["kinds"].keys():
+            ablated.setdefault(unit["task"], []).append(unit)
     longer = [u["kinds"] for u in units if all("beyond" in u["kinds"].get(kind, {}) for kind in KINDS)]
     return {
         "memory": tasks,
+        "ablations": {
+            task: {k: pooled(u["kinds"][k]["success"] for u in found) for k in ("sega", *ABLATIONS)}
+            | {"seeds": [u["seed"] for u in found]}
+            for task, found in ablated.items()
+        },
         "horizon": {h: {kind: rates[kind] for kind in _CURVES} for h, rates in horizon.items()},
         "beyond": {kind: pooled(row[kind]["beyond"] for row in longer) for kind in KINDS if longer},
     }
@@ -115,9 +125,10 @@ def beyond(result: Row) -> str:
 
 def ablations(result: Row) -> str:
     """What SEGA is worth without a part of it."""
-    rows = {n: r for n, r in result.get("memory", {}).items() if not {*r} <= {*KINDS, "seeds"}}
-    kinds = [k for k in next(iter(rows.values()), {}) if k not in ("dp", "stacked", "lstm", "seeds")]
-    return _table(("SEGA", *rows), ((k, *(rate(r[k]) for r in rows.values())) for k in kinds))
+    rows = result.get("ablations", {})
+    head = ("SEGA", *(f"{task}, {len(r['seeds'])} seeds" for task, r in rows.items()))
+    kinds = ("sega", *ABLATIONS) if rows else ()
+    return _table(head, ((k, *(rate(r[k]) for r in rows.values())) for k in kinds))
 
 
 def sampling(result: Row) -> str:
