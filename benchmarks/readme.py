@@ -108,6 +108,11 @@ def chains() -> str:
     return tables.pictures(read_json(RESULTS / "pixels-cpu.json")["chain"])
 
 
+def codes() -> str:
+    """How actions are best told."""
+    return tables.codes(read_json(RESULTS / "pixels-cpu.json")["codes"])
+
+
 def _variants(speed: Row) -> str:
     return ", ".join(f"{name} {times:.2f}" for name, times in speed["variants"].items())
 
@@ -180,7 +185,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     },
     "docs/faults.md": {"kills": _kills},
     "docs/deploy.md": {"measured": lambda: deployment.measured(read_json(RESULTS / "deploy.json"))},
-    "docs/pixels.md": {"pictures": pictures, "chains": chains},
+    "docs/pixels.md": {"pictures": pictures, "chains": chains, "codes": codes},
     "docs/scale.md": {
         name: _scale(getattr(scale_report, name)) for name in ("ways", "growth", "costs", "cluster")
     },

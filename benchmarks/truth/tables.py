@@ -246,6 +246,19 @@ def pictures(chains: Mapping[str, Row]) -> str:
     return _text(lines)
 
 
+def codes(found: Mapping[str, Row]) -> str:
+    """One line per way of telling a pixel world model of actions, of `benchmarks.pixels`."""
+    lines = _head(
+        "actions", "PSNR", "nothing changes", "SSIM", "Frechet distance", "error with other actions"
+    )
+    for name, row in found.items():
+        ours, still = (row["chunk"][k] for k in ("model", "no_change"))
+        ratio = f"{row['action_error_ratio']:.2f} times"
+        decibels = (f"{x['psnr_db']:.1f} dB" for x in (ours, still))
+        lines.append(_row(name, *decibels, f"{ours['ssim']:.3f}", f"{row['frechet']:.1f}", ratio))
+    return _text(lines)
+
+
 def rate(row: Row) -> str:
     """A rate with its interval."""
     return f"{row['rate']:.1%} [{row['low']:.1%}, {row['high']:.1%}]"

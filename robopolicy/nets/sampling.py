@@ -101,11 +101,11 @@ class Beso:
     """A score model in continuous time (Reuss et al. 2023, arXiv 2304.02532; Karras et al. 2022, table 1).
 
     D(x) = c_skip x + c_out F(c_in x) with a data spread of 1/2; noise levels of training are log-logistic;
-    sampling takes exponentially falling levels in deterministic steps (DPM-solver of order 1). It begins at
+    sampling takes falling levels in deterministic steps (DPM-solver of order 1). It begins at
     80, as EDM does: at BESO's own 1 an action can still be seen through the noise, so that sampling, which
     begins with noise alone, begins where training never was. For the same reason levels of training are
-    spread twice as widely. Few steps end early, three with the guess at 0.3: going down to the lowest level
-    would leave only two of them to choose. Chunks then vary less than demonstrations do.
+    spread twice as widely. Few steps are where something is decided, three at 80, 1 and 0.1: falling
+    exponentially to the lowest level would leave only one of them there.
 
     Args:
         steps: of sampling; three are enough.
@@ -114,8 +114,8 @@ class Beso:
     _SPREAD, _LOW, _HIGH, _SCALE = 0.5, 0.005, 80.0, 1.0
 
     def __init__(self, steps: int):
-        last = max(self._LOW, 0.9 / steps)
-        levels = torch.linspace(math.log(self._HIGH), math.log(last), steps).exp()
+        last, fallen = max(self._LOW, 0.3 / steps), torch.linspace(0, 1, steps) ** 0.6
+        levels = self._HIGH * (last / self._HIGH) ** fallen
         self.sigmas = [*levels.tolist(), 0.0]
 
     def factors(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
