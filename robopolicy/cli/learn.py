@@ -196,6 +196,8 @@ def steer(args: Steer) -> Result:
         if getattr(args, name) not in (None, False) and args.method not in methods:
             wanted = f"one of {', '.join(methods)}, with --{name.replace('_', '-')}"
             raise BadInput("method", wanted, args.method)
+    if args.real and args.compiler:
+        raise BadInput("compiler", "none with --real: nothing is imagined then", args.compiler)
     config = _steer_config(args)
     if isinstance(config, SteerConfig) and args.real:
         return run("steer", args, config, lambda: _steer_for_real(args, config))

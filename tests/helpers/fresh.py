@@ -16,3 +16,10 @@ def fresh_python(*args: str, cwd: Path | None = None) -> subprocess.CompletedPro
     return subprocess.run(
         [sys.executable, *args], env=env, cwd=cwd, capture_output=True, text=True, timeout=400, check=False
     )
+
+
+def run_by_two(script: Path) -> None:
+    """Runs a script in two processes that share a training, as `accelerate launch` starts them."""
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    line = [*launch, "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    subprocess.run([*line, str(script)], check=True, timeout=240, capture_output=True)

@@ -1,12 +1,12 @@
 """Training on several processes, in half the precision, compiled, with its scalars written down."""
 
 import dataclasses
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from fresh import run_by_two
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import POLICY, normal, observations, random_episodes, tiny_spec, write_dataset
 
@@ -51,9 +51,7 @@ def shared(dataset, tmp_path_factory):
     out, here = tmp_path_factory.mktemp("shared"), Path(__file__).parent
     places = {"helpers": str(here.parent / "helpers"), "here": str(here)}
     (out / "script.py").write_text(SCRIPT.format(out=str(out), dataset=str(dataset), **places))
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    line = [*launch, "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    subprocess.run([*line, str(out / "script.py")], check=True, timeout=240, capture_output=True)
+    run_by_two(out / "script.py")
     return out
 
 

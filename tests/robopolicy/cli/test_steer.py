@@ -74,6 +74,7 @@ def test_the_help_of_steer_has_a_line_for_every_method(capsys):
 
 BAD = {
     "not a method": ("--method x", ["--method", "'dsrl-sac'", *(f"'{m}'" for m in METHODS)]),
+    "compiler for real": ("--real --compiler inductor", ["compiler", "--real"]),
     "not for real": ("--method ppo --real", ["method", "dsrl-na", "--real", "ppo"]),
     "no horizon": ("--horizon 0", ["horizon", "positive", "0"]),
     "no critics": ("--method ppo --critics 3", ["method", "best-of-n", "--critics", "ppo"]),

@@ -115,7 +115,10 @@ def test_predict_in_half_precision_is_almost_the_same(model):
 def test_predict_with_a_compiler_is_the_same(model):
     given = batch(model)
     plain = model.predict(*given)
+    model.compile_denoisers("")
+    assert not any(m.net._compiled_call_impl for m in model.members)
     model.compile_denoisers("eager")
+    assert all(m.net._compiled_call_impl for m in model.members)
     compiled = model.predict(*given)
     assert (compiled.states - plain.states).abs().max() < 1.5 / 255
     assert torch.allclose(compiled.doubt, plain.doubt, rtol=1e-3)

@@ -1,7 +1,5 @@
 """Training a pixel world model: it learns one episode by heart, follows actions, resumes, refuses."""
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from dots import CAMERA, CONFIG, SIDE, dot_windows, filmed
+from fresh import run_by_two
 from tiny import normal, tiny_spec
 
 from robopolicy import eye as eyes
@@ -94,6 +93,8 @@ def test_trained_world_is_sealed_with_its_eye_and_seen_through_it(recorded, tmp_
     world = load_world(tmp_path / "world")
     eye, base = eyes.load_eye(recorded / "eye")
     assert isinstance(world, SeenWorld)
+    with pytest.raises(BadInput, match="compiler"):
+        load_world(tmp_path / "world", "gcc")
     assert world.spec == eyes.seen_spec(base, eye, recorded / "eye")
     assert world.spec == open_sealed(tmp_path / "world", "world")
     assert {"chunk", "open_loop", "replay", "success", "frechet"} <= report["held_out"].keys()
@@ -167,9 +168,7 @@ def test_two_processes_train_as_one_with_the_double_batch(recorded, tmp_path):
     places = [str(here), str(here.parents[1] / "helpers")]
     out = tmp_path / "shared"
     script.write_text(SCRIPT.format(places=places, recorded=str(recorded), out=str(out)))
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    line = [*launch, "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    subprocess.run([*line, str(script)], check=True, timeout=240, capture_output=True)
+    run_by_two(script)
     curves = [report["curves"]["members"] for report in (whole, read_json(out / REMEMBERED)["fields"])]
     for one, other in zip(*curves, strict=True):
         assert [r["loss"] for r in one] == pytest.approx([r["loss"] for r in other], rel=1e-4)
