@@ -248,6 +248,8 @@ class Client:
         return answer
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits for an answer
         self._sock.close()
 
     def __enter__(self) -> Self:
@@ -306,8 +308,7 @@ class Server:
     """
 
     def __init__(self, address: str, connect: Callable[[], Mapping[str, Handler]], connections: int = 8):
-        self._address, self._connect = address, connect
-        self._slots = threading.BoundedSemaphore(connections)
+        self._address, self._connect, self._most = address, connect, connections
         self._open: set[socket.socket] = set()
         self._listener, target = _open(address)
         if self._listener.family == socket.AF_UNIX:
@@ -330,7 +331,7 @@ class Server:
                 sock, _ = self._listener.accept()
             except OSError:  # closed
                 return
-            if not self._slots.acquire(blocking=False):
+            if len(self._open) >= self._most:
                 sock.close()
                 continue
             self._open.add(sock)
@@ -353,7 +354,6 @@ class Server:
         finally:
             self._open.discard(sock)
             sock.close()
-            self._slots.release()
 
     def close(self) -> None:
         """Stops listening and drops every connection."""

@@ -165,8 +165,9 @@ class PolicyNode(RobotNode):
             return response
         with self._wake:
             if self._server is not None:
-                self._server.close()
-            self._server, self._spec, self._step, self._seed, self._request = client, spec, 0, seed, None
+                self._server.close()  # and with it what it is being asked
+            self._server, self._spec, self._step, self._seed = client, spec, 0, seed
+            self._request, self._job, self._busy = None, None, False
             self._observer = self.contract.observer(spec.state_names, spec.obs_steps)
             self._joins, self._chunk_stamp = self._in_motion and bool(hello["joins"]), None
         self._specs.publish(String(data=json.dumps(spec.to_dict())))
@@ -185,7 +186,7 @@ class PolicyNode(RobotNode):
             if job is not None and server is not None and spec is not None:
                 self._answer(job, server, spec)
             with self._wake:
-                self._busy, self._request = False, None
+                self._busy = self._job is not None  # of an episode that has begun meanwhile
 
     def _answer(self, job: _Job, server: Client, spec: Spec) -> None:
         try:
@@ -199,9 +200,11 @@ class PolicyNode(RobotNode):
             self.get_logger().warning(f"no chunk: {e}", throttle_duration_sec=_WARN_EVERY_S)
             return
         except WireError as e:
-            self.get_logger().error(f"policy server: {e}")
             with self._wake:
+                if server is not self._server:
+                    return  # closed by a reset meanwhile
                 self._server = None  # its memory of the episode is gone: only ~/reset helps
+            self.get_logger().error(f"policy server: {e}")
             return
         with self._wake:
             if server is not self._server:
@@ -217,7 +220,11 @@ class PolicyNode(RobotNode):
         self._asked.publish(UInt8MultiArray(data=array("B", encode(question))))
 
     def _ping(self) -> None:
-        """Publishes a heartbeat for as long as the server answers."""
+        """Publishes a heartbeat for as long as the server answers.
+
+        One that was only held up goes on with its episode. One that died breaks the connection of `_answer`,
+        and one in its place has another epoch.
+        """
         patience = _PING_SHARE * self.contract.timing.heartbeat_max_age_s
         client: Client | None = None
         while not self._ended.wait(_RETRY_S if client is None else _PING_EVERY_S):
@@ -239,8 +246,6 @@ class PolicyNode(RobotNode):
         stamp = self.wall_ns()
         frame, period = self.contract.frame, self.contract.timing.period_s
         self._chunks.publish(to_trajectory(self.contract.action_names, nothing, stamp, frame, period))
-        with self._wake:
-            self._server = None
 
     def _deactivate(self) -> None:
         with self._wake:

@@ -192,7 +192,6 @@ class Gate(ABC):
         if trouble is not Reason.NONE:
             return trouble
         self._asked_at, self._release = None, False
-        self._answered = self._stamps[-1] - 1  # the present state is the first to be answered
         self._unanswered = True
         self._enter(Mode.ARMED, Reason.NONE, now)
         return Reason.NONE

@@ -57,6 +57,11 @@ class SteppedGate(Gate):
     def _wants(self, now: float) -> bool:
         return not self._chunk
 
+    def _request(self, now: float, trouble: Reason) -> int | None:
+        if self.mode is Mode.ARMED:
+            self._answered = self._stamps[-1] - 1  # nothing has moved: the newest is the first to answer
+        return super()._request(now, trouble)
+
     def _ails(self, now: float) -> Reason:
         if self._chunk and not 0 <= now - self._chunk_at <= self._t.chunk_life_s:
             return Reason.CHUNK_EXPIRED

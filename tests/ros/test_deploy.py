@@ -136,6 +136,33 @@ def test_deployment_in_real_time_rogue_nonfinite_chunks_are_refused(realtime):
     assert episode.steps > 8
 
 
+@pytest.mark.parametrize("commanded", [0, 10])
+def test_deployment_policy_server_held_up_the_episode_goes_on(realtime, commanded):
+    server = realtime.processes.pid("server")
+    realtime.begin(3)
+    _until(realtime, lambda s: s["commanded"] >= commanded)
+    os.kill(server, signal.SIGSTOP)
+    try:
+        time.sleep(0.5)
+        held = realtime.status()
+    finally:
+        os.kill(server, signal.SIGCONT)
+    assert held["commanded"] < commanded + realtime.spec.chunk
+    # Going on, not begun anew: the rest of an inference that began before is of no use, the next one is.
+    _until(realtime, lambda s: s["commanded"] >= held["commanded"] + 2 * realtime.spec.chunk)
+    realtime.console.engage(False)
+
+
+def test_deployment_begun_again_during_an_inference_goes_on_anew(realtime):
+    for i in range(6):
+        realtime.begin(i)
+        time.sleep(0.03 * i)
+        realtime.console.engage(False)
+        realtime.begin(3)
+        _until(realtime, lambda s: s["commanded"] >= realtime.spec.chunk)
+        realtime.console.engage(False)
+
+
 def test_deployment_policy_server_killed_the_arm_is_held_in_time(realtime):
     realtime.begin(3)
     _until(realtime, lambda s: s["commanded"] >= 10)

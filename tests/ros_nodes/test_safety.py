@@ -59,6 +59,21 @@ def test_gate_chunk_of_old_observation_refused():
     assert bench.chunk() is Reason.CHUNK_STAMP
 
 
+def test_gate_armed_with_a_first_answer_too_late_asks_for_a_newer_state():
+    bench = Bench()
+    bench.step()
+    assert bench.gate.engage(bench.now) is Reason.NONE
+    first = bench.tick().request
+    assert first == bench.stamp - 1
+    asked = bench.stamp
+    for _ in range(9):
+        bench.step()
+    assert bench.chunk(offset_ns=asked - bench.stamp) is Reason.CHUNK_STAMP
+    bench.let(TIMING.ask_again_s - 9 * TIMING.period_s + 0.01)
+    # Whoever has answered the first request does not answer the same one again.
+    assert bench.tick().request == bench.stamp - 1 > asked
+
+
 def test_gate_chunk_that_is_played_too_slowly_expires():
     bench = Bench()
     bench.run()
