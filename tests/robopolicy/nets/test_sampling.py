@@ -101,8 +101,19 @@ def test_beso_levels_of_training_are_those_of_sampling():
     below = (0.5 - low) / (high - low)
     assert (sigma < made._SPREAD).float().mean() == pytest.approx(below, abs=0.02)
     assert made.sigmas[0] == pytest.approx(made._HIGH)
-    assert made.sigmas[1:] == [pytest.approx(1, rel=0.1), pytest.approx(0.1), 0.0]
-    assert Beso(1000).sigmas[-2:] == [pytest.approx(made._LOW), 0.0]
+    assert made.sigmas[1:] == [pytest.approx(0.5, rel=0.05), pytest.approx(0.15)]
+    assert Beso(1000).sigmas[-1] == pytest.approx(made._LOW)
+
+
+def test_beso_in_few_steps_keeps_to_what_was_meant():
+    made = process("beso", 3)
+    restored = made.restore(best_network(made, MEAN, SPREAD), normal(B, K, A))
+    # Each level of noise s leaves 1 / (1 + (s / spread)^2) of what distinguishes one draw from another.
+    first, second, third = (1 / (1 + (s / SPREAD) ** 2) for s in made.sigmas)
+    drawn = first * made.sigmas[0] + made.sigmas[1] * (1 - first)
+    assert restored.mean() == pytest.approx(MEAN, abs=0.02)
+    assert restored.std() == pytest.approx(drawn * second * third, rel=0.05)
+    assert restored.std() < SPREAD / 2
 
 
 @pytest.mark.parametrize("steps", [1, 5, 8, 10, 100])
