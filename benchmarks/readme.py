@@ -189,6 +189,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/scale.md": {
         name: _scale(getattr(scale_report, name)) for name in ("ways", "growth", "costs", "cluster")
     },
+    "docs/policies/beso.md": {"levels": _policies(policies.levels)},
     "docs/policies.md": {
         name: _policies(getattr(policies, name))
         for name in ("memory", "beyond", "ablations", "sampling", "delays", "steered", "language", "speed")

@@ -85,14 +85,21 @@ def replay(gate: Gate, batches: Iterable[bytes]) -> int:
     return number
 
 
-def engaged(batch: bytes) -> list[bool]:
-    """Whether the arm is the policy's, by what a batch says in order: True when it begins, False when not."""
-    said = []
+def engaged(batch: bytes) -> list[bool | tuple[int, list[float] | None]]:
+    """What a batch says of the arm, in order.
+
+    Returns:
+        True when it becomes the policy's and False while it is not; in between the stamp of each state that
+        was answered, with the command or, for hold, None.
+    """
+    said: list[bool | tuple[int, list[float] | None]] = []
     for _, name, _, answer in _calls(batch):
         if name == "engage" and answer == Reason.NONE:
             said.append(True)
         elif name in _OPERATORS or (name == "tick" and answer[0] in (Mode.DISARMED, Mode.FAULT)):
             said.append(False)
+        elif name == "tick" and (answer[2] is not None or answer[3]):
+            said.append((answer[4], answer[2]))
     return said
 
 

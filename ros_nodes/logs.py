@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,7 +101,7 @@ def replay_policy(log: Log, session: Session) -> int:
         if question["step"] == 0 or begun != question["seed"]:
             begun = question["seed"]
             session["reset"](seed=begun)
-        told = {k: v for k, v in question.items() if k not in ("kind", "seed", "chunk")}
+        told = {k: v for k, v in question.items() if k not in ("kind", "stamp", "seed", "chunk")}
         answer = session["join" if "since" in told else "act"](**told)["chunk"]
         if not np.array_equal(np.asarray(answer, np.float64), question["chunk"]):
             wanted = "the chunk in the log"
@@ -199,12 +200,11 @@ def shadow_errors(log: Log) -> dict[str, np.ndarray]:
 class _Run:
     """One engagement of the gate, as it is gathered.
 
-    Messages of different topics are recorded in any order, so all runs share the states, and the `loose`
-    commands that were recorded while no run seemed to be on.
+    Messages of different topics are recorded in any order, so all runs share the states; their stamps say
+    which are whose.
     """
 
     states: list[tuple[int, np.ndarray]]
-    loose: dict[int, np.ndarray]
     commands: list[tuple[int, np.ndarray]] = field(default_factory=list)
     achieved_at: int | None = None
     seed: int = 0
@@ -239,43 +239,43 @@ def _runs(log: Log, spec: Spec) -> list[_Run]:
     see = _seen(contract, spec.state_names)
     runs: list[_Run] = []
     states: list[tuple[int, np.ndarray]] = []
-    loose: dict[int, np.ndarray] = {}
+    asked: list[tuple[int, int]] = []
+    achieved: list[int] = []
     run: _Run | None = None
     command = np.full(spec.action_dim, np.nan)
-    seed = 0
     for topic, at, message in log.messages:
         if topic == "gate/events":
-            for begins in engaged(bytes(message.data)):
-                run = _Run(states, loose) if begins else None
-                runs += [run] if run is not None else []
+            for said in engaged(bytes(message.data)):
+                if isinstance(said, bool):
+                    run = _Run(states) if said else None
+                    runs += [run] if run is not None else []
+                elif run is not None and contract.driven is None:
+                    run.commands.append((said[0], _told(contract, spec, said[1])))
         elif topic == "policy/asked":
-            seed = int(_question(message)["seed"])
+            question = _question(message)
+            asked.append((question["stamp"], question["seed"]))
+        elif topic == "success":
+            achieved.append(stamp_to_ns(message.stamp))
         elif (state := see(topic, message)) is not None:
             states.append(state)
-        elif runs and topic == "success":
-            # It may arrive when the gate has been disengaged because of it; its stamp says when it was.
-            runs[-1].achieved_at = runs[-1].achieved_at or stamp_to_ns(message.stamp)
-        elif topic == "command":
-            rows, stamp = from_trajectory(message, contract.frame), stamp_to_ns(message.header.stamp)
-            names = list(message.joint_names)
-            told = by_name(names, spec.action_names, rows[0]) if len(rows) else _rest(contract, spec)
-            if run is not None:
-                run.seed = seed
-                run.commands.append((stamp, told))
-            elif len(rows):
-                loose[stamp] = told
         elif run is not None and topic in outlets:
-            run.seed, outlet = seed, outlets[topic]
+            outlet = outlets[topic]
             for index, value in zip(outlet.actions, from_outlet(outlet, message), strict=True):
                 command[spec.action_names.index(contract.action_names[index])] = value
             run.commands.append((at, command.copy()))
+    runs = [run for run in runs if run.commands]
+    for run, end in zip(runs, [*(r.commands[0][0] for r in runs[1:]), math.inf], strict=True):
+        begin = run.commands[0][0]
+        run.seed = max(((stamp, seed) for stamp, seed in asked if stamp <= begin), default=(0, 0))[1]
+        run.achieved_at = min((stamp for stamp in achieved if begin < stamp < end), default=None)
     return runs
 
 
-def _rest(contract: Contract, spec: Spec) -> np.ndarray:
-    """(A,) the action that hold stands for, of an arm that is driven step by step."""
+def _told(contract: Contract, spec: Spec, command: Sequence[float] | None) -> np.ndarray:
+    """(A,) what the gate told an arm that is driven step by step; None is hold."""
     assert contract.limits is not None
-    return by_name(contract.limits.names, spec.action_names, contract.limits.hold)
+    values = contract.limits.hold if command is None else np.array(command)
+    return by_name(contract.limits.names, spec.action_names, values)
 
 
 _Found = tuple[_Run, np.ndarray, np.ndarray, Sequence[int]]
@@ -285,16 +285,18 @@ def _stepped(contract: Contract, spec: Spec, runs: Sequence[_Run]) -> list[_Foun
     """Each state with the command that answered it, and the state after the last."""
     found = []
     for run in runs:
-        answers, at = dict(run.commands), [s for s, _ in run.states]
+        # A state is answered once: should it last, it is held, and the arm has already moved.
+        answers, at = dict(reversed(run.commands)), [s for s, _ in run.states]
         rows = [i for i, s in enumerate(at[:-1]) if s in answers]
         if rows:
-            first, last = rows[0], rows[-1]
-            while first and at[first - 1] in run.loose:
-                first -= 1
-            while last + 2 < len(at) and at[last + 1] in run.loose:
-                last += 1
-            answers, rows = run.loose | answers, list(range(first, last + 1))
-            actions = [answers.get(at[i], _rest(contract, spec)) for i in rows]
+            first, *others = range(rows[0], rows[-1] + 1)
+            # An arm at rest repeats its state until the first command has reached it.
+            moved = next(
+                (i for i in others if at[i] in answers or any(run.states[i][1] != run.states[first][1])),
+                first,
+            )
+            rows = [first, *(i for i in others if i >= moved)]
+            actions = [answers.get(at[i], _told(contract, spec, None)) for i in rows]
             states = [run.states[i][1] for i in [*rows, rows[-1] + 1]]
             stamps = [at[i] for i in [*rows, rows[-1] + 1]]
             found.append((run, np.stack(states), np.stack(actions), stamps))

@@ -212,11 +212,12 @@ class PolicyNode(RobotNode):
             self._step += spec.chunk
             self._chunk_stamp = job.stamp_ns
             self._answer_s.append(seconds)
+            self._busy = False  # in lockstep the next request may come before all of this has been said
         period = self.contract.timing.period_s
         frame = self.contract.frame
         self._chunks.publish(to_trajectory(spec.action_names, chunk, job.stamp_ns, frame, period))
         # What it was asked, so that the answer can be checked later: seed and step say which noise it took.
-        question = {"kind": "asked", "seed": job.seed, **job.question, "chunk": chunk}
+        question = {"kind": "asked", "stamp": job.stamp_ns, "seed": job.seed, **job.question, "chunk": chunk}
         self._asked.publish(UInt8MultiArray(data=array("B", encode(question))))
 
     def _ping(self) -> None:

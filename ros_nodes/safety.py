@@ -28,7 +28,7 @@ from ros_nodes.cameras import CameraWatch
 from ros_nodes.limits import Timing
 
 _KNOWN_STATES = 64
-_NOTHING = np.zeros(0)
+NOTHING = np.zeros(0)
 
 
 class Mode(StrEnum):
@@ -123,6 +123,7 @@ class Gate(ABC):
         self._chunk_stamp = 0
         self._release = False
         self._asked_at: float | None = None
+        self._early: tuple[int, Sequence[str], np.ndarray] | None = None
 
     # --- how an arm is driven -------------------------------------------------------------------
 
@@ -191,8 +192,7 @@ class Gate(ABC):
             trouble = self._start()
         if trouble is not Reason.NONE:
             return trouble
-        self._asked_at, self._release = None, False
-        self._unanswered = True
+        self._asked_at, self._release, self._unanswered = None, False, True
         self._enter(Mode.ARMED, Reason.NONE, now)
         return Reason.NONE
 
@@ -223,7 +223,7 @@ class Gate(ABC):
 
     def _forget(self) -> None:
         self._drop()
-        self._asked_at = None
+        self._asked_at = self._early = None
 
     # --- inputs ---------------------------------------------------------------------------------
 
@@ -234,7 +234,7 @@ class Gate(ABC):
         stamp_ns: int,
         point: np.ndarray,
         finite: bool,
-        measured: np.ndarray = _NOTHING,
+        measured: np.ndarray = NOTHING,
     ) -> Reason:
         """A robot state arrived.
 
@@ -256,6 +256,9 @@ class Gate(ABC):
         self._no_state = Reason.NO_STATE
         self._stamps.append(stamp_ns)
         self._point, self._measured, self._state_at, self._unanswered = point, measured, now, True
+        if self._early is not None and self._early[0] <= stamp_ns:
+            early, self._early = self._early, None
+            self.chunk(now, wall_ns, *early)
         return Reason.NONE
 
     def chunk(
@@ -270,8 +273,12 @@ class Gate(ABC):
             return self.refuse(Reason.CHUNK_SIZE)
         if not np.isfinite(actions).all():
             return self.refuse(Reason.CHUNK_NONFINITE)
-        known = stamp_ns in self._stamps and stamp_ns > self._chunk_stamp
-        if not known or not self._fresh(wall_ns - stamp_ns, self._t.chunk_max_age_s):
+        if not self._fresh(wall_ns - stamp_ns, self._t.chunk_max_age_s):
+            return self.refuse(Reason.CHUNK_STAMP)
+        if self._stamps and stamp_ns > self._stamps[-1]:
+            self._early = stamp_ns, names, actions  # it has overtaken its state, which says whether it counts
+            return Reason.NONE
+        if stamp_ns not in self._stamps or stamp_ns <= self._chunk_stamp:
             return self.refuse(Reason.CHUNK_STAMP)
         order = [list(names).index(n) for n in self._names]
         at = now - max(wall_ns - stamp_ns, 0) * 1e-9

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ros_nodes.limits import Limits, Timing
-from ros_nodes.safety import Decision, Gate, Mode, Reason
+from ros_nodes.safety import NOTHING, Decision, Gate, Mode, Reason
 
 
 class SteppedGate(Gate):
@@ -35,6 +35,7 @@ class SteppedGate(Gate):
         self._chunk: deque[np.ndarray] = deque()
         self._chunk_at = 0.0
         self._before = limits.hold
+        self._commanded_at = float("-inf")
 
     @property
     def resting(self) -> bool:
@@ -45,7 +46,24 @@ class SteppedGate(Gate):
 
     def _load(self, actions: np.ndarray, at: float, now: float) -> Reason:
         self._chunk, self._chunk_at = deque(actions), now
+        if self.mode is Mode.ARMED:
+            self._unanswered = False  # an arm at rest repeats its state: answer one that has only just come
         return Reason.NONE
+
+    def state(
+        self,
+        now: float,
+        wall_ns: int,
+        stamp_ns: int,
+        point: np.ndarray,
+        finite: bool,
+        measured: np.ndarray = NOTHING,
+    ) -> Reason:
+        before = self._unanswered
+        reason = super().state(now, wall_ns, stamp_ns, point, finite, measured)
+        if now - (wall_ns - stamp_ns) * 1e-9 < self._commanded_at:
+            self._unanswered = before  # it was measured before the last command and knows nothing of it
+        return reason
 
     def _drop(self) -> None:
         self._chunk.clear()
@@ -84,7 +102,7 @@ class SteppedGate(Gate):
         )
         self.played += 1
         self.limited += bool(limited)
-        self._before, self._output_at = command, now
+        self._before, self._output_at, self._commanded_at = command, now, now
         self._answer()
         self._enter(Mode.RUNNING, Reason.LIMITED if limited else Reason.NONE, now)
         request = self._request(now, Reason.NONE)

@@ -28,6 +28,7 @@ def compare(
     study: Callable[[str, int, Path], dict[str, Any]],
     summary: Callable[[Units], dict[str, Any]],
     whole: Callable[[dict[str, Any]], bool] = bool,
+    seeds: Sequence[int] = SEEDS,
 ) -> None:
     """Runs the units (a task with a master seed) that a results file does not hold; writes it after each.
 
@@ -38,10 +39,11 @@ def compare(
         study: of a task, a seed and the folder of its runs.
         summary: what the file says of all units.
         whole: whether a unit holds all; one that does not is run again.
+        seeds: by default.
     """
     parser = argparse.ArgumentParser(description=(about or "").splitlines()[0])
     parser.add_argument("--tasks", nargs="+", default=list(tasks))
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(seeds))
     parser.add_argument("--runs", type=Path, default=Path("runs") / results.stem)
     args = parser.parse_args()
     units: Units = read_json(results)["units"] if results.is_file() else {}

@@ -38,6 +38,8 @@ def summed() -> dict[str, Any]:
     if sampling := _part("sampling"):
         result["beso"] = sampling["tasks"]
         result["chunk_ms"] = {name: unit for name, unit in _times(sampling["units"].values()).items()}
+    if levels := _part("levels"):
+        result["levels"] = levels["ways"]
     if steered := _part("steered"):
         result["steered_sega"] = {k: steered[k] for k in ("base", "steered")}
     if realtime := _part("realtime"):
@@ -139,6 +141,16 @@ def sampling(result: Row) -> str:
     if rows:
         lines.append(("ms per chunk", *(f"{result['chunk_ms'][n]:.1f}" for n in names)))
     return _table(("task", *names), lines)
+
+
+def levels(result: Row) -> str:
+    """Success of three steps of BESO by where they are; the last line is a diffusion policy's."""
+    rows = dict(result.get("levels", {}))
+    lines = [("DDIM, 8 steps", "", rate(rows.pop("ddim8")))] if rows else []
+    return _table(
+        ("second and third level", "last call sees", "lever-pull"),
+        [*((", ".join(n.split(", ")[:2]), n.split(", ")[2], rate(r)) for n, r in rows.items()), *lines],
+    )
 
 
 def delays(result: Row) -> str:

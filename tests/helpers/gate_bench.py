@@ -77,4 +77,5 @@ class Bench:
         assert self.gate.engage(self.now) is Reason.NONE
         assert self.tick().request is not None
         assert self.chunk() is Reason.NONE
-        return self.tick()
+        assert self.tick().command is None  # not before the next state
+        return self.step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -35,6 +36,7 @@ pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 SEEDS = (0, 3)
+DISTURBED = ("gate", "recorder", "server", "arm", "policy", "plant")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def recorded(tmp_path_factory):
         patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         with (
             Deployment([lift_by_script.__file__], lockstep=True, record=folder) as deployment,
-            _standing_still_now_and_then(deployment.processes.pid("server")),
+            _standing_still_now_and_then([deployment.processes.pid(name) for name in DISTURBED]),
         ):
             for seed in SEEDS:
                 deployment.episode(seed)
@@ -54,14 +56,16 @@ def recorded(tmp_path_factory):
 
 
 @contextmanager
-def _standing_still_now_and_then(pid: int):
-    """As on a busy machine. In lockstep, time waits for it."""
+def _standing_still_now_and_then(pids: list[int]):
+    """One after another, as on a busy machine. In lockstep, time waits for them."""
     ended = threading.Event()
 
     def disturb() -> None:
-        while not ended.wait(0.7):
+        for pid in itertools.cycle(pids):
+            if ended.wait(0.2):
+                break
             os.kill(pid, signal.SIGSTOP)
-            ended.wait(0.4)
+            ended.wait(0.3)
             os.kill(pid, signal.SIGCONT)
 
     thread = threading.Thread(target=disturb)

@@ -160,8 +160,9 @@ def test_timed_arm_log_plays_again_and_becomes_episodes(deployed, folder):
     first, *_ = to_episodes(log)
     assert abs(first.length - reach_by_script.SPEC.horizon) < 8
     assert np.allclose(first.actions[-1], reach_by_script.GOAL, atol=0.5)
-    # What was commanded until the next state is where the arm then is, but for its lag.
-    assert np.abs(first.states[1:] - first.actions).max() < 4.0
+    # What was commanded until the next state is where the arm then is, but for its lag, and for a process
+    # that was held up now and then.
+    assert np.quantile(np.abs(first.states[1:] - first.actions), 0.9) < 2.0
 
 
 def _chunks_go_on_from_those_before(log) -> None:

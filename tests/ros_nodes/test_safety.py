@@ -26,6 +26,65 @@ def test_gate_engaged_plays_chunk_then_asks_for_the_next():
     assert [d.request for d in answers[:-1]] == [None] * 6
 
 
+def test_gate_answers_each_state_once_however_often_an_arm_at_rest_repeats_it():
+    bench = Bench()
+    bench.step()
+    assert bench.gate.engage(bench.now) is Reason.NONE
+    assert bench.tick().request is not None
+    assert bench.chunk() is Reason.NONE
+    # The chunk came some time after the state: the arm may have said it again, with a new stamp, by now.
+    assert bench.tick().command is None
+    bench.let(0.04)
+    assert bench.state() is Reason.NONE
+    bench.let(0.02)
+    assert bench.tick().command is not None
+    # What was measured before that command is not what has become of it.
+    assert bench.state(offset=-0.01) is Reason.NONE
+    assert bench.tick().command is None
+    assert bench.step().command is not None
+
+
+def test_gate_chunk_that_overtakes_its_state_waits_for_it():
+    bench = Bench()
+    bench.run()
+    while bench.step().request is None:
+        pass
+    bench.let(0.05)
+    bench.beat()
+    coming = bench.wall - bench.stamp
+    assert bench.chunk(offset_ns=coming) is Reason.NONE
+    assert bench.tick().command is None
+    assert bench.state() is Reason.NONE
+    assert bench.tick().command is not None
+    assert sum(bench.gate.refused.values()) == 0
+
+
+def test_gate_chunk_of_a_state_that_never_comes_is_refused_with_the_next():
+    bench = Bench()
+    bench.run()
+    while bench.step().request is None:
+        pass
+    bench.let(0.05)
+    bench.beat()
+    assert bench.chunk(offset_ns=bench.wall - bench.stamp - 1) is Reason.NONE
+    assert bench.state() is Reason.NONE
+    assert bench.tick().command is None
+    assert bench.gate.refused == {Reason.CHUNK_STAMP: 1}
+
+
+def test_gate_held_up_answers_only_the_first_of_the_states_that_waited():
+    bench = Bench()
+    bench.run()
+    bench.let(0.2)
+    bench.beat()
+    commands = []
+    for late in (0.14, 0.09, 0.04):
+        assert bench.state(offset=-late) is Reason.NONE
+        commands.append(bench.tick().command)
+    assert [c is not None for c in commands] == [True, False, False]
+    assert bench.step().command is not None
+
+
 @pytest.mark.parametrize(
     ("poison", "reason"),
     [
