@@ -59,7 +59,19 @@ GUARDS = (
     Guard(
         "chunk of an unknown or old state",
         "ros_nodes/safety.py",
-        "if not known or not self._fresh(wall_ns - stamp_ns, self._t.chunk_max_age_s):",
+        "if stamp_ns not in self._stamps or stamp_ns <= self._chunk_stamp:",
+        "if False:",
+    ),
+    Guard(
+        "chunk that is too late",
+        "ros_nodes/safety.py",
+        "if not self._fresh(wall_ns - stamp_ns, self._t.chunk_max_age_s):",
+        "if False:",
+    ),
+    Guard(
+        "chunk that has overtaken its state",
+        "ros_nodes/safety.py",
+        "if self._stamps and stamp_ns > self._stamps[-1]:",
         "if False:",
     ),
     Guard(
@@ -115,6 +127,18 @@ GUARDS = (
         "step by step: chunk too old to be played",
         "ros_nodes/stepped.py",
         "if self._chunk and not 0 <= now - self._chunk_at <= self._t.chunk_life_s:",
+        "if False:",
+    ),
+    Guard(
+        "step by step: arm at rest that repeats its state",
+        "ros_nodes/stepped.py",
+        "        if self.mode is Mode.ARMED:\n            self._unanswered = False",
+        "        if False:\n            self._unanswered = False",
+    ),
+    Guard(
+        "step by step: state measured before the last command",
+        "ros_nodes/stepped.py",
+        "if now - (wall_ns - stamp_ns) * 1e-9 < self._commanded_at:",
         "if False:",
     ),
     Guard(

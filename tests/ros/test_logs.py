@@ -36,7 +36,7 @@ pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 SEEDS = (0, 3)
-DISTURBED = ("gate", "recorder", "server", "arm", "policy", "plant")
+DISTURBED = ("gate", "recorder", "server", "policy", "plant")
 
 
 @pytest.fixture(scope="module")
