@@ -67,7 +67,7 @@ class SteppedGate(Gate):
 
     def _drop(self) -> None:
         self._chunk.clear()
-        self._before = self._limits.hold
+        self._before, self._commanded_at = self._limits.hold, float("-inf")
 
     def _full(self) -> bool:
         return bool(self._chunk)
