@@ -229,6 +229,17 @@ def test_gate_clock_jumps_holds_and_drops_the_chunk(jump):
     assert bench.step().command is None
 
 
+def test_gate_steady_clock_goes_back_and_the_arm_goes_on_with_a_new_chunk():
+    bench = Bench()
+    bench.run()
+    bench.let(-3600.0, wall=0.05)
+    assert bench.tick().reason is Reason.CLOCK
+    assert bench.step().request is not None
+    assert bench.chunk() is Reason.NONE
+    assert bench.step().command is not None
+    assert bench.step().command is not None
+
+
 def test_gate_held_then_fresh_chunk_resumes():
     bench = Bench()
     bench.run()
