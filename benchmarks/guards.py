@@ -171,12 +171,7 @@ GUARDS = (
         "if self.mode is not Mode.RUNNING and (far & ~self._bounds.paced).any():",
         "if False:",
     ),
-    Guard(
-        "by time: chunk whose time is over",
-        "ros_nodes/timed.py",
-        "if times[-1] <= now:",
-        "if False:",
-    ),
+    Guard("by time: chunk whose time is over", "ros_nodes/timed.py", "if times[-1] <= now:", "if False:"),
     Guard(
         "by time: arm that does not follow",
         "ros_nodes/timed.py",
@@ -389,13 +384,7 @@ GUARDS = (
         "if False:",
         40,
     ),
-    Guard(
-        "disk without room",
-        "robopolicy/checkpoint.py",
-        "if free < wanted:",
-        "if False:",
-        24,
-    ),
+    Guard("disk without room", "robopolicy/checkpoint.py", "if free < wanted:", "if False:", 24),
     Guard(
         "episode left out or damaged",
         "robopolicy/data/care.py",
