@@ -20,7 +20,7 @@ class Guard:
     name: str
     file: str
     check: str
-    gone: str
+    gone: str = "if False:"
     fault: int = 0
 
 
@@ -29,56 +29,47 @@ GUARDS = (
         "state not finite",
         "ros_nodes/safety.py",
         "if not (finite and np.isfinite(point).all() and np.isfinite(measured).all()):",
-        "if False:",
     ),
     Guard(
         "state repeated or stale",
         "ros_nodes/safety.py",
         "if old or not self._fresh(wall_ns - stamp_ns, self._t.state_max_age_s):",
-        "if False:",
     ),
     Guard(
         "chunk that nobody asked for",
         "ros_nodes/safety.py",
         "if self._asked_at is None or self._full():",
-        "if False:",
     ),
     Guard(
         "chunk of other joints",
         "ros_nodes/safety.py",
         "if sorted(names) != sorted(self._names):",
-        "if False:",
     ),
     Guard(
         "chunk too long or empty",
         "ros_nodes/safety.py",
         "if actions.ndim != 2 or not 1 <= len(actions) <= self._max_chunk or actions.shape[1] != len(names):",
-        "if False:",
     ),
-    Guard("chunk not finite", "ros_nodes/safety.py", "if not np.isfinite(actions).all():", "if False:"),
+    Guard("chunk not finite", "ros_nodes/safety.py", "if not np.isfinite(actions).all():"),
     Guard(
         "chunk of an unknown or old state",
         "ros_nodes/safety.py",
         "if stamp_ns not in self._stamps or stamp_ns <= self._chunk_stamp:",
-        "if False:",
     ),
     Guard(
         "chunk that is too late",
         "ros_nodes/safety.py",
         "if not self._fresh(wall_ns - stamp_ns, self._t.chunk_max_age_s):",
-        "if False:",
     ),
     Guard(
         "chunk that has overtaken its state",
         "ros_nodes/safety.py",
         "if self._stamps and stamp_ns > self._stamps[-1]:",
-        "if False:",
     ),
     Guard(
         "policy server restarted",
         "ros_nodes/safety.py",
         "if self._epoch not in (None, epoch) and self.mode is not Mode.DISARMED:",
-        "if False:",
     ),
     Guard(
         "no state for too long",
@@ -92,7 +83,7 @@ GUARDS = (
         "if self._beat_at is None or not 0 <= now - self._beat_at <= self._t.heartbeat_max_age_s:",
         "if self._beat_at is None:",
     ),
-    Guard("camera blind", "ros_nodes/safety.py", "if self._watch.blind(now, self._where()):", "if False:"),
+    Guard("camera blind", "ros_nodes/safety.py", "if self._watch.blind(now, self._where()):"),
     Guard(
         "another publisher",
         "ros_nodes/safety.py",
@@ -103,19 +94,16 @@ GUARDS = (
         "clock that jumps",
         "ros_nodes/safety.py",
         'if not 0 <= gap <= self._t.tick_gap_s and gap != float("inf"):',
-        "if False:",
     ),
     Guard(
         "held for too long",
         "ros_nodes/safety.py",
         "if self.mode is not Mode.RUNNING and now - self._since > self._t.fault_after_s:",
-        "if False:",
     ),
     Guard(
         "fault is latched",
         "ros_nodes/safety.py",
         "if self.mode is not Mode.DISARMED or not self.resting:",
-        "if False:",
     ),
     Guard(
         "step by step: limits",
@@ -127,7 +115,6 @@ GUARDS = (
         "step by step: chunk too old to be played",
         "ros_nodes/stepped.py",
         "if self._chunk and not 0 <= now - self._chunk_at <= self._t.chunk_life_s:",
-        "if False:",
     ),
     Guard(
         "step by step: arm at rest that repeats its state",
@@ -139,7 +126,6 @@ GUARDS = (
         "step by step: state measured before the last command",
         "ros_nodes/stepped.py",
         "if now - (wall_ns - stamp_ns) * 1e-9 < self._commanded_at:",
-        "if False:",
     ),
     Guard(
         "step by step: state without an answer",
@@ -163,15 +149,13 @@ GUARDS = (
         "by time: start outside the limits",
         "ros_nodes/timed.py",
         "if not (inside | paced).all() or self._outside():",
-        "if False:",
     ),
     Guard(
         "by time: chunk that begins far away",
         "ros_nodes/timed.py",
         "if self.mode is not Mode.RUNNING and (far & ~self._bounds.paced).any():",
-        "if False:",
     ),
-    Guard("by time: chunk whose time is over", "ros_nodes/timed.py", "if times[-1] <= now:", "if False:"),
+    Guard("by time: chunk whose time is over", "ros_nodes/timed.py", "if times[-1] <= now:"),
     Guard(
         "by time: arm that does not follow",
         "ros_nodes/timed.py",
@@ -182,19 +166,16 @@ GUARDS = (
         "by time: point outside its box",
         "ros_nodes/timed.py",
         "if self._outside() and not self._drive.moved_by:",
-        "if False:",
     ),
     Guard(
         "by time: policy that wants beyond a limit",
         "ros_nodes/timed.py",
         "if self._beyond_since is not None and now - self._beyond_since > self._t.fault_after_s:",
-        "if False:",
     ),
     Guard(
         "message too large",
         "ros_nodes/parse.py",
         "if max(len(message.name), len(message.position)) > _MAX_JOINTS:",
-        "if False:",
     ),
     Guard(
         "observation not finite or out of range",
@@ -206,13 +187,11 @@ GUARDS = (
         "chunk of the policy not finite",
         "robopolicy/serve.py",
         "if chunk.shape != prior.shape or not np.isfinite(chunk).all():",
-        "if False:",
     ),
     Guard(
         "noise of a steerer",
         "robopolicy/serve.py",
         "if not (torch.isfinite(noise).all() and noise.abs().max() <= MAX_NOISE):",
-        "if False:",
     ),
     Guard(
         "file of a checkpoint changed",
