@@ -105,14 +105,12 @@ def listener(deployed):
     return Listener(deployed, "forward_position_controller/commands")
 
 
-def test_timed_arm_is_brought_to_the_goal_within_its_limits(deployed, listener):
+def test_timed_arm_is_brought_to_the_goal(deployed, listener):
     episode = deployed.episode(0)
     assert (episode.ended, episode.success) == ("horizon", False)
     path = np.array([c for _, c in listener.commands])
     goal = np.clip(np.deg2rad(reach_by_script.GOAL), BOUNDS.low, BOUNDS.high)
     assert np.allclose(path[-1], goal, atol=0.01)
-    period = 1 / reach_by_script.ARM.driven.drive.rate
-    assert (np.abs(np.diff(path, axis=0)) <= BOUNDS.speed * 2 * period + 1e-9).all()
     assert int(deployed.report([episode]).gate["played"]) > 100
 
 
@@ -148,7 +146,7 @@ def test_timed_arm_log_plays_again_and_becomes_episodes(deployed, folder):
     deployed.processes.stop(("gate",), ("policy", "mock_arm"), ("recorder",))
     log = read_log(folder / "log")
     assert replay_gate(log) > 500
-    _keeps_acceleration(bytes(m.data) for m in log.of("gate/events"))
+    _keeps_speed_and_acceleration(bytes(m.data) for m in log.of("gate/events"))
     assert robopolicy(["replay", "--log", str(folder / "log"), "--page", str(folder / "page.html")]) == 0
     page = (folder / "page.html").read_text()
     assert "FAULT" in page
@@ -190,7 +188,7 @@ def _layout_names_what_is_in(log) -> None:
         assert isinstance(value, str) or np.isfinite(value)
 
 
-def _keeps_acceleration(batches) -> None:
+def _keeps_speed_and_acceleration(batches) -> None:
     """By the gate's own clock: mean speeds of two intervals differ by no more than the limit allows."""
     longest, path = 2 / reach_by_script.ARM.driven.drive.rate, []
     for batch in batches:
@@ -202,6 +200,7 @@ def _keeps_acceleration(batches) -> None:
                 if len(path) >= 3:
                     (t0, a), (t1, b), (t2, c) = path[-3:]
                     first, second = min(t1 - t0, longest), min(t2 - t1, longest)
+                    assert (np.abs(c - b) <= BOUNDS.speed * second * (1 + 1e-6)).all()
                     bend = np.abs((c - b) / second - (b - a) / first) / ((first + second) / 2)
                     assert (bend <= BOUNDS.acceleration * (1 + 1e-6)).all()
 
