@@ -98,7 +98,7 @@ bench-truth: setup
 
 # Hours on two cores; what is finished is skipped, but for the speed.
 bench-policies: setup
-	for part in memory sampling realtime language steered speed summary; do \
+	for part in memory levels sampling realtime language steered speed summary; do \
 		$(BIN)/python -m benchmarks.policies.$$part || exit 1; \
 	done
 	$(BIN)/python -m benchmarks.readme

@@ -9,14 +9,14 @@ import pytest
 import torch
 from tiny import normal, random_episodes, tiny_spec
 
-from benchmarks.policies import realtime, summary
+from benchmarks.policies import levels, realtime, summary
 from benchmarks.policies.common import compare, pooled
 from benchmarks.policies.figures import horizon, paths
 from benchmarks.policies.memory import ABLATIONS, KINDS, matched, parameters
 from benchmarks.policies.sampling import Ddpm
 from robopolicy.checkpoint import read_json, write_json
 from robopolicy.data.windows import PolicyWindows
-from robopolicy.nets.sampling import Ddim
+from robopolicy.nets.sampling import Beso, Ddim
 from robopolicy.stats import wilson
 
 SPEC = tiny_spec()
@@ -117,6 +117,20 @@ def test_summary_pools_seeds_and_finds_the_horizon(tmp_path, monkeypatch):
     assert table[3].startswith("| count-once | 2 | 20.0% [")
     assert summary.sampling(result) == summary.speed(result) == "Not measured yet.\n"
     assert horizon(result).count("<polyline") == 3 + 9 + 1
+
+
+def test_levels_the_way_that_was_chosen_is_what_policies_do():
+    def network(x, level):
+        return torch.tanh(x) + 0.01 * level[:, None, None]
+
+    noise = normal(20, 2, 1)
+    made = Beso(3).restore(network, noise)
+    off = {
+        name: (levels.Falling(*way).restore(network, noise) - made).abs().max()
+        for name, way in levels.WAYS.items()
+    }
+    assert min(off, key=off.__getitem__) == "0.5, 0.15, none"
+    assert off["0.5, 0.15, none"] < 0.02 < off["0.5, 0.15, noise"]
 
 
 @pytest.mark.parametrize("kind", ["ddim", "beso", "flow"])
