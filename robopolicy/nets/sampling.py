@@ -101,12 +101,12 @@ class Beso:
     """A score model in continuous time (Reuss et al. 2023, arXiv 2304.02532; Karras et al. 2022, table 1).
 
     D(x) = c_skip x + c_out F(c_in x) with a data spread of 1/2; noise levels of training are log-logistic;
-    sampling takes falling levels in deterministic steps (DPM-solver of order 1). It begins at 80, as EDM does:
-    at BESO's own 1 an action can still be seen through the noise, so that sampling, which begins with noise
-    alone, begins where training never was. For the same reason levels of training are spread twice as widely.
-    Few steps are where something is decided, three at 80, 0.5 and 0.15: falling exponentially to the lowest
-    level would leave only one of them there. The last call is given what the one before believed, without
-    noise, which by then would only choose among the whims of operators.
+    sampling takes falling levels in deterministic steps (DPM-solver of order 1). It begins at 80, as EDM
+    does: at BESO's own 1 an action can still be seen through the noise, so that sampling, which begins with
+    noise alone, begins where training never was. For the same reason levels of training are spread twice as
+    widely. Few steps are where something is decided, three at 80, 0.5 and 0.15: falling exponentially to the
+    lowest level would leave only one of them there. The last call is given what the one before believed,
+    without noise, which by then would only choose among the whims of operators.
 
     Args:
         steps: of sampling; three are enough.
