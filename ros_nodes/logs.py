@@ -253,6 +253,8 @@ def _runs(log: Log, spec: Spec) -> list[_Run]:
                     run.commands.append((said[0], _told(contract, spec, said[1])))
         elif topic == "policy/asked":
             question = _question(message)
+            if "stamp" not in question:
+                raise BadInput("log", "questions with the stamp of their state", "one of an earlier version")
             asked.append((question["stamp"], question["seed"]))
         elif topic == "success":
             achieved.append(stamp_to_ns(message.stamp))

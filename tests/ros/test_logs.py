@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import signal
 import threading
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
@@ -27,6 +29,7 @@ from robopolicy.policies.load import load_policy
 from robopolicy.protocols import ChunkEnv
 from robopolicy.rollout import PriorSteerer, rollout
 from robopolicy.serve import PolicyService
+from robopolicy.wire import decode, encode
 from ros_nodes.deploy import Deployment
 from ros_nodes.logs import read_log, replay_gate, replay_policy, to_episodes
 from sim.tasks import LIFT, find_task
@@ -115,6 +118,15 @@ def test_log_becomes_the_episodes_that_evaluation_would_have_run(recorded):
         assert np.allclose(ours.states[:14], theirs.states[:14], atol=1e-4)
         assert np.allclose(ours.actions[:14], theirs.actions[:14], atol=1e-4)
         assert int(ours.achieved.argmax()) + 1 == n
+
+
+def test_log_of_an_earlier_version_is_not_converted(recorded):
+    log = read_log(recorded)
+    asked = [dict(decode(bytes(m.data)[4:])) for m in log.of("policy/asked")]
+    older = [{k: v for k, v in question.items() if k != "stamp"} for question in asked]
+    messages = [("policy/asked", 0, SimpleNamespace(data=encode(question))) for question in older]
+    with pytest.raises(BadInput, match="stamp"):
+        to_episodes(dataclasses.replace(log, messages=messages))
 
 
 def test_log_is_read_by_others(recorded):
