@@ -124,8 +124,9 @@ GUARDS = (
     ),
     Guard(
         "step by step: state measured before the last command",
-        "ros_nodes/stepped.py",
-        "if now - (wall_ns - stamp_ns) * 1e-9 < self._commanded_at:",
+        "ros_nodes/safety.py",
+        "self._unanswered |= now - (wall_ns - stamp_ns) * 1e-9 >= self._commanded_at",
+        "self._unanswered = True",
     ),
     Guard(
         "step by step: state without an answer",

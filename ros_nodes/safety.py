@@ -28,7 +28,7 @@ from ros_nodes.cameras import CameraWatch
 from ros_nodes.limits import Timing
 
 _KNOWN_STATES = 64
-NOTHING = np.zeros(0)
+_NOTHING = np.zeros(0)
 
 
 class Mode(StrEnum):
@@ -111,17 +111,15 @@ class Gate(ABC):
         self.played = self.held = self.limited = 0
         self.refused: Counter[Reason] = Counter()
         self._alone, self._epoch = True, None
-        self._last_tick = self._output_at = float("-inf")
+        self._last_tick = self._output_at = self._commanded_at = float("-inf")
         self._beat_at: float | None = None
         self._since = 0.0  # when ARMED or HOLD began
         self._point = self._measured = np.zeros(0)
         self._stamps: deque[int] = deque(maxlen=_KNOWN_STATES)
         self._state_at: float | None = None
         self._no_state = Reason.NO_STATE  # why there is none, if none is accepted
-        self._unanswered = False
-        self._answered = 0
-        self._chunk_stamp = 0
-        self._release = False
+        self._unanswered = self._release = False
+        self._answered = self._chunk_stamp = 0
         self._asked_at: float | None = None
         self._early: tuple[int, Sequence[str], np.ndarray] | None = None
 
@@ -234,7 +232,7 @@ class Gate(ABC):
         stamp_ns: int,
         point: np.ndarray,
         finite: bool,
-        measured: np.ndarray = NOTHING,
+        measured: np.ndarray = _NOTHING,
     ) -> Reason:
         """A robot state arrived.
 
@@ -255,7 +253,9 @@ class Gate(ABC):
             return self.refuse(Reason.STATE_STAMP)
         self._no_state = Reason.NO_STATE
         self._stamps.append(stamp_ns)
-        self._point, self._measured, self._state_at, self._unanswered = point, measured, now, True
+        self._point, self._measured, self._state_at = point, measured, now
+        # What was measured before the last command knows nothing of it and is not to be answered.
+        self._unanswered |= now - (wall_ns - stamp_ns) * 1e-9 >= self._commanded_at
         if self._early is not None and self._early[0] <= stamp_ns:
             early, self._early = self._early, None
             self.chunk(now, wall_ns, *early)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ros_nodes.limits import Limits, Timing
-from ros_nodes.safety import NOTHING, Decision, Gate, Mode, Reason
+from ros_nodes.safety import Decision, Gate, Mode, Reason
 
 
 class SteppedGate(Gate):
@@ -35,7 +35,6 @@ class SteppedGate(Gate):
         self._chunk: deque[np.ndarray] = deque()
         self._chunk_at = 0.0
         self._before = limits.hold
-        self._commanded_at = float("-inf")
 
     @property
     def resting(self) -> bool:
@@ -49,21 +48,6 @@ class SteppedGate(Gate):
         if self.mode is Mode.ARMED:
             self._unanswered = False  # an arm at rest repeats its state: answer one that has only just come
         return Reason.NONE
-
-    def state(
-        self,
-        now: float,
-        wall_ns: int,
-        stamp_ns: int,
-        point: np.ndarray,
-        finite: bool,
-        measured: np.ndarray = NOTHING,
-    ) -> Reason:
-        before = self._unanswered
-        reason = super().state(now, wall_ns, stamp_ns, point, finite, measured)
-        if now - (wall_ns - stamp_ns) * 1e-9 < self._commanded_at:
-            self._unanswered = before  # it was measured before the last command and knows nothing of it
-        return reason
 
     def _drop(self) -> None:
         self._chunk.clear()

@@ -44,13 +44,19 @@ def test_gate_answers_each_state_once_however_often_an_arm_at_rest_repeats_it():
     assert bench.step().command is not None
 
 
-def test_gate_chunk_that_overtakes_its_state_waits_for_it():
+def _at_the_end_of_a_chunk() -> Bench:
+    """The next one has been asked for; its state is about to come."""
     bench = Bench()
     bench.run()
     while bench.step().request is None:
         pass
     bench.let(0.05)
     bench.beat()
+    return bench
+
+
+def test_gate_chunk_that_overtakes_its_state_waits_for_it():
+    bench = _at_the_end_of_a_chunk()
     coming = bench.wall - bench.stamp
     assert bench.chunk(offset_ns=coming) is Reason.NONE
     assert bench.tick().command is None
@@ -60,12 +66,7 @@ def test_gate_chunk_that_overtakes_its_state_waits_for_it():
 
 
 def test_gate_chunk_of_a_state_that_never_comes_is_refused_with_the_next():
-    bench = Bench()
-    bench.run()
-    while bench.step().request is None:
-        pass
-    bench.let(0.05)
-    bench.beat()
+    bench = _at_the_end_of_a_chunk()
     assert bench.chunk(offset_ns=bench.wall - bench.stamp - 1) is Reason.NONE
     assert bench.state() is Reason.NONE
     assert bench.tick().command is None
