@@ -24,6 +24,8 @@ _NEAR_M = 0.15
 _CENTRE_M = 0.35
 RAISED_M, UP_M, DOWN_M, ASIDE_M = 0.6, 0.35, 0.15, 0.45
 _FIRST_SIGNAL, _UNTIL_NEXT, _TIME_ASIDE = (8, 32), (28, 56), 40
+STOPS = 3
+_UNTIL_NEXT_FLASH, _UNTIL_NEXT_STOP = (16, 24), (32, 48)
 ARM_M, REACHED_M = 0.6, 0.35
 
 
@@ -111,8 +113,7 @@ class SignalEnv(MemoryEnv):
     signals: np.ndarray  # steps at which they are given
 
     def begin(self, rng: np.random.Generator) -> None:
-        low, high = np.array(self.gaps).T
-        self.signals = np.cumsum(rng.integers(low, high + 1))
+        self.signals = _drawn(rng, self.gaps)
 
     @property
     def given(self) -> int:
@@ -168,9 +169,46 @@ class ReturnEnv(SignalEnv):
         return done and self.given == 2, failed or (done and self.given < 2)
 
 
+class TourEnv(SignalEnv):
+    """Lamps flash one after another; at each of as many signals the hand has to go to the next one's corner.
+
+    It comes back to the middle in between. No lamp flashes twice in a row.
+    """
+
+    gaps = (_UNTIL_NEXT_STOP,) * STOPS
+
+    def begin(self, rng: np.random.Generator) -> None:
+        super().begin(rng)
+        others = rng.integers(1, len(GOALS), STOPS - 1)
+        self.cues = np.cumsum([rng.integers(len(GOALS)), *others]) % len(GOALS)
+        self.flashes = _drawn(rng, ((0, LATEST_FLASH), *[_UNTIL_NEXT_FLASH] * (STOPS - 1)))
+        self.signals += self.flashes[-1] + FLASH_STEPS
+        self.visited, self.home = 0, True
+
+    def judge(self) -> tuple[bool, bool]:
+        self.home |= bool(np.linalg.norm(self.hand[:2]) < _NEAR_M)
+        (at,) = np.nonzero(np.linalg.norm(self.hand[:2] - GOALS, axis=-1) < _NEAR_M)
+        if not (self.home and len(at)):
+            return False, False
+        right = bool(at[0] == self.cues[self.visited]) and self.given > self.visited
+        self.visited, self.home = self.visited + right, False
+        return self.visited == STOPS, not right
+
+    def shown(self) -> np.ndarray:
+        on = (self.flashes <= self.steps) & (self.steps < self.flashes + FLASH_STEPS)
+        lamps = np.isin(np.arange(len(GOALS)), self.cues[on])
+        return np.append(lamps.astype(np.float32), super().shown())
+
+
 def lifts(spec: Spec) -> int:
     """How often the hand has to be raised: as often as the horizon of a counting task has time for."""
     return (spec.horizon - _FIRST_SIGNAL[1] - _TIME_ASIDE) // _UNTIL_NEXT[1]
+
+
+def _drawn(rng: np.random.Generator, gaps: tuple[tuple[int, int], ...]) -> np.ndarray:
+    """Steps at which things happen, each so many, from..to, after the one before."""
+    low, high = np.array(gaps).T
+    return np.cumsum(rng.integers(low, high + 1))
 
 
 def _brightness(step: int, signal: np.ndarray | int) -> np.ndarray:
@@ -178,4 +216,4 @@ def _brightness(step: int, signal: np.ndarray | int) -> np.ndarray:
     return 1 + (step - np.asarray(signal)) / FLASH_STEPS
 
 
-ENVS = {"cue": CueEnv, "count": CountEnv, "return": ReturnEnv}
+ENVS = {"cue": CueEnv, "count": CountEnv, "return": ReturnEnv, "tour": TourEnv}

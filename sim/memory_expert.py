@@ -10,7 +10,7 @@ from torch import Tensor
 from robopolicy.protocols import Carry
 from robopolicy.spec import Spec
 from sim.experts import Expert, ExpertSettings, Operator
-from sim.memory_env import ARM_M, ASIDE_M, GOALS, RAISED_M, lifts
+from sim.memory_env import ARM_M, ASIDE_M, GOALS, RAISED_M, STOPS, lifts
 
 _NEAR_M = 0.06
 _HOME = (0.0, 0.0, 0.0)
@@ -30,13 +30,18 @@ class MemoryExpert(Expert):
 
     def target(self, state: Tensor, hand: Tensor, carry: Carry) -> Tensor:
         """(B, 3) where to go; writes into `carry`."""
-        points = torch.tensor(self.waypoints)
+        points, each = self.points(carry), torch.arange(len(hand))
         stage = carry["phase"].long()
-        at_home, signal = (points[stage] == 0).all(-1), state[:, -1] >= 1
-        arrived = (hand - points[stage]).norm(dim=-1) < _NEAR_M
-        on = torch.where(at_home, signal, arrived) & (stage < len(points) - 1)
-        carry["phase"] = torch.where(on, stage + 1, stage).float()
-        return points[carry["phase"].long()]
+        here = points[each, stage]
+        at_home, signal = (here == 0).all(-1), state[:, -1] >= 1
+        arrived = (hand - here).norm(dim=-1) < _NEAR_M
+        stage += torch.where(at_home, signal, arrived) & (stage < points.shape[1] - 1)
+        carry["phase"] = stage.float()
+        return points[each, stage]
+
+    def points(self, carry: Carry) -> Tensor:
+        """(B, P, 3) where each episode goes."""
+        return torch.tensor(self.waypoints).expand(len(carry["phase"]), -1, -1)
 
 
 class CountExpert(MemoryExpert):
@@ -64,5 +69,25 @@ class CueExpert(MemoryExpert):
         return torch.cat([goal * signal[:, None], torch.zeros(len(state), 1)], -1)
 
 
-EXPERTS = {"cue": CueExpert, "count": CountExpert, "return": ReturnExpert}
+class TourExpert(MemoryExpert):
+    """Remembers which lamps have flashed, the latest last, and visits their corners."""
+
+    def initial(self, seeds: Sequence[int]) -> Carry:
+        return {**super().initial(seeds), "corners": torch.full((len(seeds), STOPS), -1.0)}
+
+    def target(self, state: Tensor, hand: Tensor, carry: Carry) -> Tensor:
+        lamps, corners = state[:, 3:7], carry["corners"]
+        lamp = lamps.argmax(-1, keepdim=True)
+        begun = (lamps.amax(-1, keepdim=True) > 0) & (lamp != corners[:, -1:])
+        carry["corners"] = torch.where(begun, torch.cat([corners[:, 1:], lamp], 1), corners)
+        return super().target(state, hand, carry)
+
+    def points(self, carry: Carry) -> Tensor:
+        """(B, 2 * STOPS, 3) from the middle to each corner."""
+        points = torch.zeros(len(carry["phase"]), 2 * STOPS, 3)
+        points[:, 1::2, :2] = torch.from_numpy(GOALS)[carry["corners"].long()]
+        return points
+
+
+EXPERTS = {"cue": CueExpert, "count": CountExpert, "return": ReturnExpert, "tour": TourExpert}
 OPERATORS = {"careful": ExpertSettings((Operator("by heart", (0.0, 0.0, 0.0), sigma_m=0.0),), noise=0.08)}

@@ -164,7 +164,8 @@ MANIPULATION = {
     "lever-pull": _metaworld("lever-pull", 80, Demonstrations("shifted", 50, "mixed", "object_x < 0.1")),
     "soccer": _metaworld("soccer", 80, Demonstrations("few", 160, "careful")),
 }
-# What cannot be done by what is seen now; the cue at three distances, and counting to one, two and three.
+# What cannot be done by what is seen now; the cue at three distances, counting to one, two and three, the way
+# back, and several things at once.
 MEMORY = {
     "cue-short": _memory("cue", memory_spec("cue-short", 84, LAMPS)),
     "cue-medium": _memory("cue", memory_spec("cue-medium", 140, LAMPS)),
@@ -173,6 +174,7 @@ MEMORY = {
     "count-twice": _memory("count", memory_spec("count-twice", 184, SIGNAL)),
     "count": _memory("count", memory_spec("count", 240, SIGNAL)),
     "return": _memory("return", memory_spec("return", 240, SIGNAL)),
+    "tour": _memory("tour", memory_spec("tour", 252, LAMPS)),
 }
 # What cannot be done without being told.
 TOLD = {"blocks": _blocks()}

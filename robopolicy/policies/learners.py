@@ -117,8 +117,8 @@ class PolicyLearner:
 class MemoryLearner(PolicyLearner):
     """Trains a policy with memory on whole episodes, by back-propagation through all calls in a row.
 
-    The diffusion loss alone hardly teaches what to look for in the memory. A helper is asked what was seen a
-    random number of calls ago, and can only know it from what the policy reads.
+    If wanted, a helper is asked what was seen a random number of calls ago, and can only know it from what
+    the policy reads.
     """
 
     def watch(self, data: PolicyWindows) -> None:

@@ -21,7 +21,7 @@ def test_expert_succeeds(name):
     assert max(e.length for e in done) < find_task(name).spec.horizon
 
 
-@pytest.mark.parametrize("name", ["cue-short", "count", "return"])
+@pytest.mark.parametrize("name", ["cue-short", "count", "return", "tour"])
 def test_expert_who_forgets_fails(name):
     class Forgetful:
         spec = dataclasses.replace(find_task(name).spec, chunk=1)
@@ -139,3 +139,28 @@ def test_wrong_thing_at_a_signal_is_over(name, targets):
 def test_right_things_at_the_signals_succeed_and_before_them_do_not(name, targets):
     assert played(find_task(name).make(), targets) == (True, False)
     assert played(find_task(name).make(), targets, early=True) == (False, True)
+
+
+def test_tour_counts_only_the_corners_of_the_lamps_in_their_order_and_at_the_signals():
+    env = find_task("tour").make()
+    env.reset(seed=0)
+    corners = [(*xy, 0.0) for xy in GOALS[env.cues]]
+    assert played(env, corners) == (True, False)
+    assert played(env, [corners[1], corners[0], corners[2]]) == (False, True)
+    assert played(env, corners, early=True) == (False, True)
+
+
+def test_tour_shows_each_lamp_for_a_chunk_and_none_twice_in_a_row():
+    env = find_task("tour").make()
+    for seed in range(20):
+        env.reset(seed=seed)
+        states = np.stack([env._state(), *(env.step(STILL)[0] for _ in range(env.signals[0]))])
+        lamps, signal = states[:, 3:7], states[:, 7]
+        lit = lamps.max(1) > 0
+        begun = np.flatnonzero(lit & ~np.append(False, lit[:-1]))
+        assert (lamps[begun].argmax(1) == env.cues).all()
+        assert (np.diff(env.cues) != 0).all()
+        assert (lamps.sum(1) <= 1).all()
+        assert lit.sum() == 8 * len(env.cues)
+        assert (np.diff(begun) >= 16).all()
+        assert signal[: begun[-1] + 24].max() == 0
