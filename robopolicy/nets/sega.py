@@ -3,7 +3,8 @@
 SeedPolicy (arXiv 2603.05117, eqs. 8-11). Two streams read the same previous pair in parallel: the memory
 looks at the observations (write), the observations at the memory (read). How strongly a slot looks at the
 present, before the softmax, says how much of it is overwritten. Unlike in the public release, gradients
-flow through the gated write.
+flow through the gated write, the gates begin nearly closed (open half-way, little is left after a few calls)
+and the slots apart (alike, they go on holding the same).
 
 Shape letters: B batch, T observation steps, E numbers per observation, S slots, W width.
 """
@@ -13,6 +14,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+# Mean logit of a gate to begin with: an eighth of a slot is overwritten.
+_CLOSED = -2.0
+# Spread of the slots' positions to begin with, where what they hold has spread 1.
+_APART = 0.5
 
 
 class Attention(nn.Module):
@@ -76,9 +82,13 @@ class Sega(nn.Module):
         self.gated, self.shape, self.read_size = gated, (slots, width), obs_steps * width
         self.token = nn.Linear(size, width)
         self.start = nn.Parameter(0.02 * torch.randn(slots, width))
-        self.position = nn.Parameter(torch.zeros(slots, width))
+        self.position = nn.Parameter(_APART * torch.randn(slots, width))
         self.write = nn.ModuleList(Block(width, heads) for _ in range(layers))
         self.read = nn.ModuleList(Block(width, heads) for _ in range(layers))
+        bias = (-_CLOSED / (width // heads) ** 0.5) ** 0.5
+        for block in self.write:
+            nn.init.constant_(block.cross.query.bias, bias)
+            nn.init.constant_(block.cross.key_value.bias[:width], -bias)
         self.norm_memory, self.norm_read = nn.LayerNorm(width), nn.LayerNorm(width)
 
     def forward(self, obs: Tensor, memory: Tensor, fresh: Tensor) -> tuple[Tensor, Tensor]:

@@ -89,6 +89,26 @@ def test_sega_equals_its_equations_written_out():
     assert ((got[2][~fresh] > 0) & (got[2][~fresh] < 1)).all()
 
 
+@pytest.mark.parametrize(("width", "heads"), [(16, 4), (16, 1), (64, 4)])
+def test_sega_untrained_overwrites_an_eighth_whatever_its_size(width, heads):
+    with seeded_init(0):
+        module = Sega(E, T, width, S, LAYERS, heads)
+        for block in module.write:
+            torch.nn.init.zeros_(block.cross.query.weight)
+            torch.nn.init.zeros_(block.cross.key_value.weight)
+    _, _, gate = module.look(normal(B, T, E), normal(B, S, width, seed=1), flags(*[False] * B))
+    assert torch.allclose(gate, torch.tensor(-2.0).sigmoid(), atol=1e-6)
+
+
+def test_sega_untrained_slots_hold_different_things():
+    """Slots alike would stay alike: nothing else in the equations tells them apart."""
+    with seeded_init(0):
+        module = Sega(E, T, 64, 4, LAYERS, HEADS)
+    _, held = module(normal(B, T, E), torch.zeros(B, 4, 64), flags(*[True] * B))
+    alike = torch.nn.functional.cosine_similarity(held[:, :, None], held[:, None], -1)
+    assert (alike - torch.eye(4)).sum() / (B * 4 * 3) < 0.8
+
+
 def test_sega_without_gate_overwrites_everything():
     module, gated = sega(gated=False), sega()
     start = module.start.expand(B, S, W)
