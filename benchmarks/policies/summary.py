@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.policies.common import pooled
-from benchmarks.policies.memory import ABLATIONS
 from robopolicy.checkpoint import read_json, write_json
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -32,9 +31,12 @@ def main() -> None:
 def summed() -> dict[str, Any]:
     """The results file; a comparison that was not made is left out."""
     result: dict[str, Any] = {"schema": 1}
-    units = [read_json(path) for path in sorted((PARTS / "memory").glob("*.json"))]
-    if units:
+    if units := _units("memory"):
         result |= _memory(units)
+    # With the helper, and SEGA's gates half open to begin with; the ablations were made then.
+    if helped := _units("memory-helped"):
+        result["helped"] = _rates(helped)
+        result["ablations"] = _ablated(helped)
     if sampling := _part("sampling"):
         result["beso"] = sampling["tasks"]
         result["chunk_ms"] = {name: unit for name, unit in _times(sampling["units"].values()).items()}
@@ -79,29 +81,41 @@ def _part(name: str) -> dict[str, Any] | None:
     return read_json(path) if path.is_file() else None
 
 
+def _units(name: str) -> list[dict[str, Any]]:
+    return [read_json(path) for path in sorted((PARTS / name).glob("*.json"))]
+
+
 def _memory(units: list[dict[str, Any]]) -> dict[str, Any]:
-    tasks: dict[str, Any] = {}
-    for task in sorted({u["task"] for u in units}):
-        rows = [u["kinds"] for u in units if u["task"] == task]
-        kinds = [kind for kind in KINDS if all(kind in row for row in rows)]
-        tasks[task] = {kind: pooled(row[kind]["success"] for row in rows) for kind in kinds}
-        tasks[task]["seeds"] = sorted(u["seed"] for u in units if u["task"] == task)
+    tasks = _rates(units)
     horizon = {h: tasks[task] for h, task in HORIZONS.items() if {*_CURVES} <= tasks.get(task, {}).keys()}
-    ablated: dict[str, Any] = {}
-    for unit in units:
-        if {*ABLATIONS} <= unit["kinds"].keys():
-            ablated.setdefault(unit["task"], []).append(unit)
     longer = [u["kinds"] for u in units if all("beyond" in u["kinds"].get(kind, {}) for kind in KINDS)]
     return {
         "memory": tasks,
-        "ablations": {
-            task: {k: pooled(u["kinds"][k]["success"] for u in found) for k in ("sega", *ABLATIONS)}
-            | {"seeds": [u["seed"] for u in found]}
-            for task, found in ablated.items()
-        },
         "horizon": {h: {kind: rates[kind] for kind in _CURVES} for h, rates in horizon.items()},
         "beyond": {kind: pooled(row[kind]["beyond"] for row in longer) for kind in KINDS if longer},
     }
+
+
+def _rates(units: list[dict[str, Any]]) -> dict[str, Any]:
+    """By task what all its seeds give together, for the kinds that all of them have."""
+    tasks: dict[str, Any] = {}
+    for task in sorted({u["task"] for u in units}):
+        rows = [u["kinds"] for u in units if u["task"] == task]
+        tasks[task] = {k: pooled(r[k]["success"] for r in rows) for k in KINDS if all(k in r for r in rows)}
+        tasks[task]["seeds"] = sorted(u["seed"] for u in units if u["task"] == task)
+    return tasks
+
+
+def _ablated(units: list[dict[str, Any]]) -> dict[str, Any]:
+    """By task SEGA, and SEGA without one of its parts."""
+    tasks: dict[str, Any] = {}
+    for task in sorted({u["task"] for u in units}):
+        found = [u for u in units if u["task"] == task and u["kinds"].keys() - {*KINDS}]
+        kinds = ["sega", *(k for k in found[0]["kinds"] if k not in KINDS)] if found else []
+        if kinds:
+            tasks[task] = {k: pooled(u["kinds"][k]["success"] for u in found) for k in kinds}
+            tasks[task]["seeds"] = [u["seed"] for u in found]
+    return tasks
 
 
 def _times(units: Iterable[Row]) -> dict[str, float]:
@@ -129,8 +143,15 @@ def ablations(result: Row) -> str:
     """What SEGA is worth without a part of it."""
     rows = result.get("ablations", {})
     head = ("SEGA", *(f"{task}, {len(r['seeds'])} seeds" for task, r in rows.items()))
-    kinds = ("sega", *ABLATIONS) if rows else ()
+    kinds = [k for k in next(iter(rows.values()), {}) if k != "seeds"]
     return _table(head, ((k, *(rate(r[k]) for r in rows.values())) for k in kinds))
+
+
+def helped(result: Row) -> str:
+    """What remembers, with the helper."""
+    rows = result.get("helped", {})
+    lines = ((n, len(r["seeds"]), rate(r["lstm"]), rate(r["sega"])) for n, r in rows.items())
+    return _table(("task", "seeds", "LSTM", "SEGA"), lines)
 
 
 def sampling(result: Row) -> str:
