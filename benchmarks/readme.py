@@ -192,7 +192,10 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/policies/beso.md": {"levels": _policies(policies.levels)},
     "docs/policies.md": {
         name: _policies(getattr(policies, name))
-        for name in ("memory", "beyond", "helped", "ablations", "sampling", "delays", "steered", "language", "speed")
+        for name in (
+            *("memory", "beyond", "helped", "ablations"),
+            *("sampling", "delays", "steered", "language", "speed"),
+        )
     },
 }
 FIGURES: dict[str, Callable[[], str]] = {

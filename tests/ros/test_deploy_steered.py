@@ -1,4 +1,4 @@
-"""A saved policy with its saved steerer drives the arm over DDS as it does in evaluation."""
+"""A saved policy drives the arm over DDS as it does in evaluation: with its steerer, and with foresight."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny import WORLD
 
 pytest.importorskip("rclpy")
 pytest.importorskip("robosuite")
@@ -19,10 +20,12 @@ from robopolicy.seeding import episode_seed
 from robopolicy.steering.actors import ActorConfig
 from robopolicy.steering.load import load_steerer
 from robopolicy.steering.steerer import NoiseSteerer, policy_hash, save_steerer
+from robopolicy.types import Episode
 from ros_nodes.deploy import deploy
 from sim.lift_expert import OPERATORS, LiftExpert
 from sim.tasks import LIFT
 from sim.vector import SimVectorEnv
+from world_models.train import train_world
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
@@ -51,17 +54,40 @@ def saved(tmp_path_factory) -> tuple[Path, Path]:
     return root / "policy", root / "steerer"
 
 
-def test_deployment_of_a_steered_policy_in_lockstep_completes_the_episodes_of_rollout(saved, monkeypatch):
+@pytest.fixture(scope="module")
+def offline(saved) -> tuple[list[Episode], list[Episode]]:
+    """Episodes of the policy in evaluation: by itself, and steered."""
     policy = load_policy(saved[0])
     env = SimVectorEnv("lift", 1)
     try:
-        offline = rollout(env, policy, load_steerer(saved[1], policy), SEEDS)
-        plain = rollout(env, policy, PriorSteerer(), SEEDS)
+        plain, steered = (
+            rollout(env, policy, s, SEEDS) for s in (PriorSteerer(), load_steerer(saved[1], policy))
+        )
     finally:
         env.close(terminate=True)
-    assert any(e.success for e in offline)
-    assert not np.array_equal(offline[0].noise, plain[0].noise)
+    assert not np.array_equal(plain[0].noise, steered[0].noise)
+    return plain, steered
+
+
+@pytest.fixture(autouse=True)
+def apart(monkeypatch):
+    """From other tests' nodes."""
     monkeypatch.setenv("ROS_DOMAIN_ID", str(101 + os.getpid() % 100))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=os.pathsep)
-    report = deploy(*saved, episodes=len(SEEDS), lockstep=True)
-    assert [(e.success, e.steps) for e in report.episodes] == [(e.success, e.length) for e in offline]
+
+
+def completes(report, wanted):
+    """Whether the deployed episodes are the evaluated ones, some of which succeed."""
+    assert any(e.success for e in wanted)
+    assert [(e.success, e.steps) for e in report.episodes] == [(e.success, e.length) for e in wanted]
+
+
+def test_deployment_of_a_steered_policy_in_lockstep_completes_the_episodes_of_rollout(saved, offline):
+    completes(deploy(*saved, episodes=len(SEEDS), lockstep=True), offline[1])
+
+
+def test_deployment_with_foresight_in_lockstep_where_nothing_is_late_is_the_policy_itself(saved, offline):
+    root = saved[0].parent
+    train_world([root / "demos"], root / "world", WORLD, 0, processes=1)
+    report = deploy(saved[0], foresight=root / "world", episodes=len(SEEDS), lockstep=True)
+    completes(report, offline[0])
