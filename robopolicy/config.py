@@ -25,7 +25,6 @@ class PolicyConfig:
         memory_layers: of SEGA.
         memory_gated: False overwrites SEGA's memory at every call.
         truncate: calls after which no gradient flows back through the memory; 0 for never.
-        recall: weight of a loss that asks what was seen some calls ago; where measured, it did harm.
         task_size: numbers by which the policy is told what to do; 0 if it is not.
         text_encoder: of Hugging Face, by folder or name; a small one of our own if empty.
         untold: share of the windows in which nothing is told.
@@ -54,7 +53,6 @@ class PolicyConfig:
     memory_layers: int = 1
     memory_gated: bool = True
     truncate: int = 0
-    recall: float = 0.0
     task_size: int = 0
     text_encoder: str = ""
     untold: float = 0.1

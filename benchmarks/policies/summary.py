@@ -33,7 +33,7 @@ def summed() -> dict[str, Any]:
     result: dict[str, Any] = {"schema": 1}
     if units := _units("memory"):
         result |= _memory(units)
-    # With the helper, and SEGA's gates half open to begin with; the ablations were made then.
+    # With a helper, and SEGA's gates half open to begin with; the ablations were made then.
     if helped := _units("memory-helped"):
         result["helped"] = _rates(helped)
         result["ablations"] = _ablated(helped)
@@ -148,7 +148,7 @@ def ablations(result: Row) -> str:
 
 
 def helped(result: Row) -> str:
-    """What remembers, with the helper."""
+    """What remembers, as it was trained with a helper."""
     rows = result.get("helped", {})
     lines = ((n, len(r["seeds"]), rate(r["lstm"]), rate(r["sega"])) for n, r in rows.items())
     return _table(("task", "seeds", "LSTM", "SEGA"), lines)

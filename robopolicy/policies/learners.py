@@ -4,20 +4,17 @@ remembers or is told what to do."""
 from __future__ import annotations
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from robopolicy.config import PolicyConfig
 from robopolicy.data.windows import PolicyWindows
 from robopolicy.devices import Devices
 from robopolicy.nets.ema import Ema
-from robopolicy.nets.mlp import sinusoid
 from robopolicy.nets.task import read
 from robopolicy.nets.vision import as_floats
 from robopolicy.policies.load import ChunkPolicy
 from robopolicy.train import descend, load_optimizer_state, optimizer_state, warm_cosine
 
-# Numbers by which the helper of `MemoryLearner` is told how long ago.
-_LAG_SIZE = 16
 # Multiples of it, modulo 1, fill the unit interval evenly.
 _GOLDEN = (5**0.5 - 1) / 2
 
@@ -41,12 +38,12 @@ class PolicyLearner:
         self.watch(data)
         self.actions = policy.normalize_actions(data.actions(every)).clamp(-1, 1).to(self.devices.device)
         self.is_pad = ~data.mask(every).bool().to(self.devices.device)
-        self.trained = nn.ModuleDict({"net": policy.core, **self.helpers}).to(self.devices.device)
+        policy.core.to(self.devices.device)
         self.ema = Ema(policy.core, config.ema_decay)
         if config.compiler:
             policy.core.denoiser.compile(backend=config.compiler)
         self.optimizer = torch.optim.AdamW(
-            self.trained.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+            policy.core.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
 
     def watch(self, data: PolicyWindows) -> None:
@@ -67,11 +64,6 @@ class PolicyLearner:
         if self.data.spec.pictures:
             return self.policy.pictures(self.data.obs(rows).to(self.devices.device))
         return [as_floats(x.to(self.devices.device)) for x in self.data.pictures(rows)]
-
-    @property
-    def helpers(self) -> dict[str, nn.Module]:
-        """What is trained beside the policy and thrown away in the end."""
-        return {}
 
     def loss(self, generator: Generator) -> Tensor:
         """This process's part of the loss of a random batch; the parts of all are to be summed up."""
@@ -98,43 +90,30 @@ class PolicyLearner:
         self.optimizer.zero_grad()
         loss.backward()
         whole = loss.detach().clone()
-        self.devices.add_up([p.grad for p in self.trained.parameters() if p.grad is not None] + [whole])
-        descend(self.optimizer, self.trained.parameters())
+        self.devices.add_up([p.grad for p in self.policy.core.parameters() if p.grad is not None] + [whole])
+        descend(self.optimizer, self.policy.core.parameters())
         self.ema.update(self.policy.core)
         return {"loss": float(whole)}
 
     def state(self) -> dict[str, Tensor]:
-        own = self.trained.state_dict()
+        own = self.policy.core.state_dict()
         return {**own, **self.ema.state("ema"), **optimizer_state(self.optimizer, "optimizer")}
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         own = {k: v for k, v in tensors.items() if not k.startswith(("ema.", "ema#", "optimizer."))}
-        self.trained.load_state_dict(own)
+        self.policy.core.load_state_dict(own)
         self.ema.load_state("ema", tensors)
         load_optimizer_state(self.optimizer, "optimizer", tensors)
 
 
 class MemoryLearner(PolicyLearner):
-    """Trains a policy with memory on whole episodes, by back-propagation through all calls in a row.
-
-    If wanted, a helper is asked what was seen a random number of calls ago, and can only know it from what
-    the policy reads.
-    """
+    """Trains a policy with memory on whole episodes, by back-propagation through all calls in a row."""
 
     def watch(self, data: PolicyWindows) -> None:
-        core, numbers = self.policy.core, data.spec.numbers_dim
-        assert core.memory
         self.data = data
-        every = data.obs(torch.arange(len(data)), numbers)
+        every = data.obs(torch.arange(len(data)), data.spec.numbers_dim)
         self.obs = self.policy.normalize(every).to(self.devices.device)
         self.chains, self.there = data.chains()
-        size = numbers + len(core.cameras) * core.config.vision_size
-        inputs = core.memory.read_size + _LAG_SIZE
-        self.teller = nn.Sequential(nn.Linear(inputs, 128), nn.SiLU(), nn.Linear(128, size))
-
-    @property
-    def helpers(self) -> dict[str, nn.Module]:
-        return {"teller": self.teller} if self.config.recall else {}
 
     def rows(self, windows: Tensor, generator: Generator) -> Tensor:
         """(B, C, T, E) what is seen in rows of windows (B, C); a row's pictures are all cropped alike."""
@@ -160,15 +139,7 @@ class MemoryLearner(PolicyLearner):
         # Which of the batch's windows are of this process's rows.
         of_row = torch.arange(total)[:, None].expand(there.shape)[there]
         at = ((of_row >= own.start) & (of_row < own.stop)).nonzero()[:, 0]
-        loss = self.imitation(reads[mine], windows[there], at, generator)
-        if not self.config.recall:
-            return loss
-        call = torch.arange(there.shape[1]).expand(there.shape)
-        past = (torch.rand(there.shape, generator=generator) * (call + 1)).long()
-        lag, past = (call - past)[own][mine].to(obs.device), past[own, :, None].to(obs.device)
-        seen = obs.detach()[:, :, -1].gather(1, past.expand(-1, -1, obs.shape[-1]))[mine]
-        told = self.teller(torch.cat([reads[mine], sinusoid(lag, _LAG_SIZE)], -1)).float()
-        return loss + self.config.recall * (told - seen).square().sum() / (there.sum() * seen.shape[-1])
+        return self.imitation(reads[mine], windows[there], at, generator)
 
 
 class TaskLearner(PolicyLearner):

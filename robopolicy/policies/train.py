@@ -146,8 +146,7 @@ def train_policy(
     if init is not None:
         policy = _continued(policy, init)
     devices = Devices(config.precision)
-    with seeded_init(torch_seed(seed, "policy-helpers")):
-        learner = make_learner(policy, data, config, devices)
+    learner = make_learner(policy, data, config, devices)
     still = unmoved(policy)
     if still and leads():
         console.print(

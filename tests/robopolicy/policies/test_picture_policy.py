@@ -180,7 +180,7 @@ def test_saved_with_pictures_in_its_state_answers_as_before(reader, tmp_path):
 
 @pytest.mark.parametrize("memory", ["sega", "lstm", "stacked"])
 def test_memory_reads_pictures_and_its_encoder_learns(memory):
-    config = dataclasses.replace(CONFIG, memory=memory, batch_size=8, recall=0.5)
+    config = dataclasses.replace(CONFIG, memory=memory, batch_size=8)
     policy, data = learned(config, steps=3)
     learner = make_learner(policy.requires_grad_(True).train(), data, config, Devices())
     assert isinstance(learner, MemoryLearner)
