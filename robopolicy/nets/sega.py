@@ -30,6 +30,13 @@ class Attention(nn.Module):
         self.query, self.key_value = nn.Linear(width, width), nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
 
+    def lower(self, logit: float) -> None:
+        """Sets the biases to what adds `logit`, a negative one, to all logits."""
+        width = len(self.query.bias)
+        bias = (-logit / (width // self.heads) ** 0.5) ** 0.5
+        nn.init.constant_(self.query.bias, bias)
+        nn.init.constant_(self.key_value.bias[:width], -bias)
+
     def forward(self, query: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N, W) what queries (B, N, W) find in `memory` (B, M, W), and (B, N) their mean raw logit.
 
@@ -83,12 +90,11 @@ class Sega(nn.Module):
         self.token = nn.Linear(size, width)
         self.start = nn.Parameter(0.02 * torch.randn(slots, width))
         self.position = nn.Parameter(_APART * torch.randn(slots, width))
-        self.write = nn.ModuleList(Block(width, heads) for _ in range(layers))
+        writers = [Block(width, heads) for _ in range(layers)]
+        for block in writers:
+            block.cross.lower(_CLOSED)
+        self.write = nn.ModuleList(writers)
         self.read = nn.ModuleList(Block(width, heads) for _ in range(layers))
-        bias = (-_CLOSED / (width // heads) ** 0.5) ** 0.5
-        for block in self.write:
-            nn.init.constant_(block.cross.query.bias, bias)
-            nn.init.constant_(block.cross.key_value.bias[:width], -bias)
         self.norm_memory, self.norm_read = nn.LayerNorm(width), nn.LayerNorm(width)
 
     def forward(self, obs: Tensor, memory: Tensor, fresh: Tensor) -> tuple[Tensor, Tensor]:
