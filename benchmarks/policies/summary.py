@@ -31,12 +31,14 @@ def main() -> None:
 def summed() -> dict[str, Any]:
     """The results file; a comparison that was not made is left out."""
     result: dict[str, Any] = {"schema": 1}
-    if units := _units("memory"):
+    # Helped: with a helper, and SEGA's gates half open to begin with.
+    units, helped = _units("memory"), _units("memory-helped")
+    if units:
         result |= _memory(units)
-    # With a helper, and SEGA's gates half open to begin with; the ablations were made then.
-    if helped := _units("memory-helped"):
+    if helped:
         result["helped"] = _rates(helped)
-        result["ablations"] = _ablated(helped)
+    if ablated := _ablated(units) or _ablated(helped):
+        result["ablations"] = ablated
     if sampling := _part("sampling"):
         result["beso"] = sampling["tasks"]
         result["chunk_ms"] = {name: unit for name, unit in _times(sampling["units"].values()).items()}
@@ -108,13 +110,12 @@ def _rates(units: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _ablated(units: list[dict[str, Any]]) -> dict[str, Any]:
     """By task SEGA, and SEGA without one of its parts."""
-    tasks: dict[str, Any] = {}
+    units, tasks = [u for u in units if u["kinds"].keys() - {*KINDS}], {}
     for task in sorted({u["task"] for u in units}):
-        found = [u for u in units if u["task"] == task and u["kinds"].keys() - {*KINDS}]
-        kinds = ["sega", *(k for k in found[0]["kinds"] if k not in KINDS)] if found else []
-        if kinds:
-            tasks[task] = {k: pooled(u["kinds"][k]["success"] for u in found) for k in kinds}
-            tasks[task]["seeds"] = [u["seed"] for u in found]
+        found = [u for u in units if u["task"] == task]
+        kinds = ["sega", *(k for k in found[0]["kinds"] if k not in KINDS)]
+        tasks[task] = {k: pooled(u["kinds"][k]["success"] for u in found) for k in kinds}
+        tasks[task]["seeds"] = [u["seed"] for u in found]
     return tasks
 
 

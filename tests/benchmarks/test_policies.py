@@ -95,6 +95,21 @@ def unit(task, seed, rates):
     return {"task": task, "seed": seed, "kinds": kinds}
 
 
+def test_summary_shows_ablations_of_before_until_there_are_new_ones(tmp_path, monkeypatch):
+    rates = {"sega": 90, "lstm": 60, "dp": 20, "stacked": 50}
+    monkeypatch.setattr(summary, "PARTS", tmp_path)
+    for folder, without in (("memory-helped", 70), ("memory", 80)):
+        (tmp_path / folder).mkdir()
+        write_json(tmp_path / folder / "count-1.json", unit("count", 1, rates))
+        write_json(tmp_path / folder / "count-2.json", unit("count", 2, rates | {"no gate": without}))
+        result = summary.summed()
+        assert result["ablations"]["count"]["no gate"] == wilson(without, 100).to_dict()
+        assert result["ablations"]["count"]["seeds"] == [2]
+        table = summary.ablations(result).splitlines()
+        assert [line.split(" |")[0] for line in table[2:]] == ["| sega", "| no gate"]
+        assert summary.helped(result).splitlines()[2].startswith("| count | 2 | 60.0% [")
+
+
 def test_summary_pools_seeds_and_finds_the_horizon(tmp_path, monkeypatch):
     (tmp_path / "memory").mkdir()
     rates = {"sega": 90, "dp": 20, "stacked": 50, "lstm": 60}
