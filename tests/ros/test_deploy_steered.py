@@ -76,18 +76,18 @@ def apart(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=os.pathsep)
 
 
-def completes(report, wanted):
-    """Whether the deployed episodes are the evaluated ones, some of which succeed."""
+def assert_completed(report, wanted):
+    """The deployed episodes are the evaluated ones, some of which succeed."""
     assert any(e.success for e in wanted)
     assert [(e.success, e.steps) for e in report.episodes] == [(e.success, e.length) for e in wanted]
 
 
 def test_deployment_of_a_steered_policy_in_lockstep_completes_the_episodes_of_rollout(saved, offline):
-    completes(deploy(*saved, episodes=len(SEEDS), lockstep=True), offline[1])
+    assert_completed(deploy(*saved, episodes=len(SEEDS), lockstep=True), offline[1])
 
 
 def test_deployment_with_foresight_in_lockstep_where_nothing_is_late_is_the_policy_itself(saved, offline):
     root = saved[0].parent
     train_world([root / "demos"], root / "world", WORLD, 0, processes=1)
     report = deploy(saved[0], foresight=root / "world", episodes=len(SEEDS), lockstep=True)
-    completes(report, offline[0])
+    assert_completed(report, offline[0])
