@@ -24,7 +24,6 @@ _NEAR_M = 0.15
 _CENTRE_M = 0.35
 RAISED_M, UP_M, DOWN_M, ASIDE_M = 0.6, 0.35, 0.15, 0.45
 _FIRST_SIGNAL, _UNTIL_NEXT, _TIME_ASIDE = (8, 32), (28, 56), 40
-STOPS = 3
 _UNTIL_NEXT_FLASH, _UNTIL_NEXT_STOP = (16, 24), (32, 48)
 ARM_M, REACHED_M = 0.6, 0.35
 
@@ -120,9 +119,13 @@ class SignalEnv(MemoryEnv):
         """Signals until now."""
         return int((self.signals < self.steps).sum())
 
-    def shown(self) -> np.ndarray:
+    def announced(self) -> np.ndarray:
+        """How bright the lamp is for each of the signals."""
         brightness = _brightness(self.steps, self.signals)
-        return np.where(brightness > 1, 0, brightness).max(keepdims=True).clip(0).astype(np.float32)
+        return np.where(brightness > 1, 0, brightness).clip(0).astype(np.float32)
+
+    def shown(self) -> np.ndarray:
+        return self.announced().max(keepdims=True)
 
 
 class CountEnv(SignalEnv):
@@ -175,29 +178,50 @@ class TourEnv(SignalEnv):
     It comes back to the middle in between. No lamp flashes twice in a row.
     """
 
-    gaps = (_UNTIL_NEXT_STOP,) * STOPS
+    gaps = (_UNTIL_NEXT_STOP,) * 3
 
     def begin(self, rng: np.random.Generator) -> None:
         super().begin(rng)
-        others = rng.integers(1, len(GOALS), STOPS - 1)
+        others = rng.integers(1, len(GOALS), len(self.gaps) - 1)
         self.cues = np.cumsum([rng.integers(len(GOALS)), *others]) % len(GOALS)
-        self.flashes = _drawn(rng, ((0, LATEST_FLASH), *[_UNTIL_NEXT_FLASH] * (STOPS - 1)))
+        self.flashes = _drawn(rng, ((0, LATEST_FLASH), *[_UNTIL_NEXT_FLASH] * len(others)))
         self.signals += self.flashes[-1] + FLASH_STEPS
-        self.visited, self.home = 0, True
+        self.corners, self.visited, self.home = self.cues, 0, True
 
     def judge(self) -> tuple[bool, bool]:
         self.home |= bool(np.linalg.norm(self.hand[:2]) < _NEAR_M)
         (at,) = np.nonzero(np.linalg.norm(self.hand[:2] - GOALS, axis=-1) < _NEAR_M)
         if not (self.home and len(at)):
             return False, False
-        right = bool(at[0] == self.cues[self.visited]) and self.given > self.visited
+        right = bool(at[0] == self.corners[self.visited]) and self.given > self.visited
         self.visited, self.home = self.visited + right, False
-        return self.visited == STOPS, not right
+        return self.visited == len(self.gaps), not right
+
+    def flashing(self) -> np.ndarray:
+        """Which of the flashes is on."""
+        return (self.flashes <= self.steps) & (self.steps < self.flashes + FLASH_STEPS)
 
     def shown(self) -> np.ndarray:
-        on = (self.flashes <= self.steps) & (self.steps < self.flashes + FLASH_STEPS)
-        lamps = np.isin(np.arange(len(GOALS)), self.cues[on])
+        lamps = np.isin(np.arange(len(GOALS)), self.cues[self.flashing()])
         return np.append(lamps.astype(np.float32), super().shown())
+
+
+class ErrandEnv(TourEnv):
+    """With each lamp one of two things is shown: it is kept there. At each signal one of them is asked for.
+
+    Either is asked for once, whatever was shown first.
+    """
+
+    gaps = (_UNTIL_NEXT_STOP,) * 2
+
+    def begin(self, rng: np.random.Generator) -> None:
+        super().begin(rng)
+        self.things, order = rng.permutation(len(self.gaps)), rng.permutation(len(self.gaps))
+        self.corners, self.asked = self.cues[order], self.things[order]
+
+    def shown(self) -> np.ndarray:
+        named = np.append(self.things[self.flashing()], self.asked[self.announced() > 0])
+        return np.insert(super().shown(), len(GOALS), np.isin(np.arange(len(self.things)), named))
 
 
 def lifts(spec: Spec) -> int:
@@ -216,4 +240,4 @@ def _brightness(step: int, signal: np.ndarray | int) -> np.ndarray:
     return 1 + (step - np.asarray(signal)) / FLASH_STEPS
 
 
-ENVS = {"cue": CueEnv, "count": CountEnv, "return": ReturnEnv, "tour": TourEnv}
+ENVS = {"cue": CueEnv, "count": CountEnv, "return": ReturnEnv, "tour": TourEnv, "errand": ErrandEnv}

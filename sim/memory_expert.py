@@ -10,7 +10,7 @@ from torch import Tensor
 from robopolicy.protocols import Carry
 from robopolicy.spec import Spec
 from sim.experts import Expert, ExpertSettings, Operator
-from sim.memory_env import ARM_M, ASIDE_M, GOALS, RAISED_M, STOPS, lifts
+from sim.memory_env import ARM_M, ASIDE_M, GOALS, RAISED_M, ErrandEnv, TourEnv, lifts
 
 _NEAR_M = 0.06
 _HOME = (0.0, 0.0, 0.0)
@@ -72,22 +72,51 @@ class CueExpert(MemoryExpert):
 class TourExpert(MemoryExpert):
     """Remembers which lamps have flashed, the latest last, and visits their corners."""
 
+    stops = len(TourEnv.gaps)
+
     def initial(self, seeds: Sequence[int]) -> Carry:
-        return {**super().initial(seeds), "corners": torch.full((len(seeds), STOPS), -1.0)}
+        return {**super().initial(seeds), "corners": torch.full((len(seeds), self.stops), -1.0)}
 
     def target(self, state: Tensor, hand: Tensor, carry: Carry) -> Tensor:
+        self.remember(state, carry)
+        return super().target(state, hand, carry)
+
+    def remember(self, state: Tensor, carry: Carry) -> None:
+        """Writes into `carry` what is seen, as corners to be visited in turn."""
         lamps, corners = state[:, 3:7], carry["corners"]
         lamp = lamps.argmax(-1, keepdim=True)
         begun = (lamps.amax(-1, keepdim=True) > 0) & (lamp != corners[:, -1:])
         carry["corners"] = torch.where(begun, torch.cat([corners[:, 1:], lamp], 1), corners)
-        return super().target(state, hand, carry)
 
     def points(self, carry: Carry) -> Tensor:
-        """(B, 2 * STOPS, 3) from the middle to each corner."""
-        points = torch.zeros(len(carry["phase"]), 2 * STOPS, 3)
+        """(B, 2 * stops, 3) from the middle to each corner."""
+        points = torch.zeros(len(carry["phase"]), 2 * self.stops, 3)
         points[:, 1::2, :2] = torch.from_numpy(GOALS)[carry["corners"].long()]
         return points
 
 
-EXPERTS = {"cue": CueExpert, "count": CountExpert, "return": ReturnExpert, "tour": TourExpert}
+class ErrandExpert(TourExpert):
+    """Remembers where each thing is kept, and visits what is asked for."""
+
+    stops = len(ErrandEnv.gaps)
+
+    def initial(self, seeds: Sequence[int]) -> Carry:
+        return {**super().initial(seeds), "kept": torch.zeros(len(seeds), self.stops)}
+
+    def remember(self, state: Tensor, carry: Carry) -> None:
+        lamps, things, asked = state[:, 3:7], state[:, 7:-1], state[:, -1:] >= 1
+        lit, lamp = lamps.amax(-1, keepdim=True) > 0, lamps.argmax(-1, keepdim=True)
+        carry["kept"] = torch.where(lit & (things > 0), lamp, carry["kept"])
+        corner = carry["kept"].gather(1, things.argmax(-1, keepdim=True))
+        now = torch.arange(self.stops) == carry["phase"][:, None] // 2
+        carry["corners"] = torch.where(now & asked, corner, carry["corners"])
+
+
+EXPERTS = {
+    "cue": CueExpert,
+    "count": CountExpert,
+    "return": ReturnExpert,
+    "tour": TourExpert,
+    "errand": ErrandExpert,
+}
 OPERATORS = {"careful": ExpertSettings((Operator("by heart", (0.0, 0.0, 0.0), sigma_m=0.0),), noise=0.08)}

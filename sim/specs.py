@@ -119,6 +119,8 @@ def memory_spec(task: str, horizon: int, objects: tuple[Field, ...]) -> Spec:
 # A lamp that grows brighter until it is due, and four others of which one flashes.
 SIGNAL = (Field("signal", 1, "1", 0.0, 1.0),)
 LAMPS = (Field("lamps", 4, "1", 0.0, 1.0), *SIGNAL)
+# Two things, of which one is shown or asked for.
+THINGS = (LAMPS[0], Field("things", 2, "1", 0.0, 1.0), *SIGNAL)
 # Three blocks that stay where they are.
 BLOCKS = tuple(
     Field(colour, 3, "m", -1.0, 1.0, "point", (f"{colour}_x", f"{colour}_y", f"{colour}_z"))

@@ -15,7 +15,7 @@ import gymnasium
 
 from robopolicy.errors import BadInput
 from robopolicy.spec import Spec
-from sim.specs import BLOCKS, CAN, DOOR, LAMPS, LIFT, SIGNAL, STACK, memory_spec, metaworld_spec
+from sim.specs import BLOCKS, CAN, DOOR, LAMPS, LIFT, SIGNAL, STACK, THINGS, memory_spec, metaworld_spec
 
 if TYPE_CHECKING:
     from robopolicy.protocols import Policy
@@ -165,7 +165,7 @@ MANIPULATION = {
     "soccer": _metaworld("soccer", 80, Demonstrations("few", 160, "careful")),
 }
 # What cannot be done by what is seen now; the cue at three distances, counting to one, two and three, the way
-# back, and several things at once.
+# back, several things at once, and where each of two is kept.
 MEMORY = {
     "cue-short": _memory("cue", memory_spec("cue-short", 84, LAMPS)),
     "cue-medium": _memory("cue", memory_spec("cue-medium", 140, LAMPS)),
@@ -174,7 +174,8 @@ MEMORY = {
     "count-twice": _memory("count", memory_spec("count-twice", 184, SIGNAL)),
     "count": _memory("count", memory_spec("count", 240, SIGNAL)),
     "return": _memory("return", memory_spec("return", 240, SIGNAL)),
-    "tour": _memory("tour", memory_spec("tour", 252, LAMPS)),
+    "tour": _memory("tour", memory_spec("tour", 252, LAMPS), 400),
+    "errand": _memory("errand", memory_spec("errand", 180, THINGS), 400),
 }
 # What cannot be done without being told.
 TOLD = {"blocks": _blocks()}

@@ -21,7 +21,7 @@ def test_expert_succeeds(name):
     assert max(e.length for e in done) < find_task(name).spec.horizon
 
 
-@pytest.mark.parametrize("name", ["cue-short", "count", "return", "tour"])
+@pytest.mark.parametrize("name", ["cue-short", "count", "return", "tour", "errand"])
 def test_expert_who_forgets_fails(name):
     class Forgetful:
         spec = dataclasses.replace(find_task(name).spec, chunk=1)
@@ -92,9 +92,9 @@ def test_signal_grows_for_a_chunk_before_it_is_due():
     assert sum(b > 0 for b in brightness) == 8 * len(env.signals)
 
 
-def played(env, targets, early=False):
+def played(env, targets, early=False, seed=0):
     """Goes to each target and home, at the signals or before them; whether it succeeded and was stopped."""
-    env.reset(seed=0)
+    env.reset(seed=seed)
     success = over = False
     for at, target in zip(env.signals[: len(targets)], targets, strict=True):
         while not (over or success or early or env.steps > at):
@@ -148,6 +148,26 @@ def test_tour_counts_only_the_corners_of_the_lamps_in_their_order_and_at_the_sig
     assert played(env, corners) == (True, False)
     assert played(env, [corners[1], corners[0], corners[2]]) == (False, True)
     assert played(env, corners, early=True) == (False, True)
+
+
+def test_errand_asks_for_each_thing_once_and_counts_only_the_corner_it_was_shown_in():
+    env, both = find_task("errand").make(), set()
+    for seed in range(20):
+        first, _ = env.reset(seed=seed)
+        states = np.stack([first, *(env.step(STILL)[0] for _ in range(env.signals[-1]))])
+        lamps, things, signal = states[:, 3:7], states[:, 7:9], states[:, 9]
+        lit, due = lamps.max(1) > 0, np.flatnonzero(signal == 1)
+        assert np.array_equal(things.sum(1) > 0, lit | (signal > 0))
+        assert things.sum(1).max() == 1
+        kept = {int(t.argmax()): int(c.argmax()) for t, c in zip(things[lit], lamps[lit], strict=True)}
+        asked = things[due].argmax(1).tolist()
+        assert sorted(asked) == sorted(kept) == [0, 1]
+        assert env.corners.tolist() == [kept[a] for a in asked]
+        both.add(tuple(env.corners) == tuple(env.cues))
+        corners = [(*xy, 0.0) for xy in GOALS[env.corners]]
+        assert played(env, corners, seed=seed) == (True, False)
+        assert played(env, corners[::-1], seed=seed) == (False, True)
+    assert both == {True, False}
 
 
 def test_tour_shows_each_lamp_for_a_chunk_and_none_twice_in_a_row():
