@@ -11,6 +11,8 @@ from typing import Any
 
 from benchmarks.policies.common import pooled
 from robopolicy.checkpoint import read_json, write_json
+from robopolicy.seeding import stream
+from robopolicy.stats import paired
 
 RESULTS = Path(__file__).parents[1] / "results"
 PARTS = RESULTS / "policies"
@@ -37,6 +39,9 @@ def summed() -> dict[str, Any]:
         result |= _memory(units)
     if helped:
         result["helped"] = _rates(helped)
+    # With as many demonstrations and updates as on the tasks that are learned sooner.
+    if fewer := _units("memory-fewer"):
+        result["fewer"] = _rates(fewer)
     if ablated := _ablated(units) or _ablated(helped):
         result["ablations"] = ablated
     if sampling := _part("sampling"):
@@ -94,8 +99,21 @@ def _memory(units: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "memory": tasks,
         "horizon": {h: {kind: rates[kind] for kind in _CURVES} for h, rates in horizon.items()},
+        "against": _against(units),
         "beyond": {kind: pooled(row[kind]["beyond"] for row in longer) for kind in KINDS if longer},
     }
+
+
+def _against(units: list[dict[str, Any]]) -> dict[str, Any]:
+    """SEGA's success on all tasks less that of each of the others, in the same episodes."""
+    found = {}
+    for kind in KINDS[:-1]:
+        rows = [u["kinds"] for u in units if {kind, "sega"} <= u["kinds"].keys()]
+        seeds = [(r, seed) for r in rows for seed in r["sega"]["outcomes"]]
+        own, other = ([r[k]["outcomes"][seed] for r, seed in seeds] for k in ("sega", kind))
+        if rows:
+            found[kind] = paired(other, own, stream(0, "against")).to_dict()
+    return found
 
 
 def _rates(units: list[dict[str, Any]]) -> dict[str, Any]:
@@ -124,13 +142,34 @@ def _times(units: Iterable[Row]) -> dict[str, float]:
     return {name: sum(r[name]["ms"] for r in rows) / len(rows) for name in rows[0]}
 
 
-def memory(result: Row) -> str:
+def memory(result: Row, which: str = "memory") -> str:
     """One line per task that needs memory."""
-    rows = result.get("memory", {})
+    rows = result.get(which, {})
     head = ("task", "seeds", *_MEMORIES)
     return _table(
         head, ((n, len(r["seeds"]), *(rate(r[k]) if k in r else "" for k in KINDS)) for n, r in rows.items())
     )
+
+
+def fewer(result: Row) -> str:
+    """The same with less to learn from."""
+    return memory(result, "fewer")
+
+
+def against(result: Row) -> str:
+    """How much better SEGA is over all tasks."""
+    names = dict(zip(KINDS, _MEMORIES, strict=True))
+    rows = result.get("against", {})
+    return _table(
+        ("SEGA, against", "points", "only SEGA succeeds", "only the other", "p"),
+        ((names[k], _points(r), r["fixed"], r["broken"], f"{r['p_value']:.2g}") for k, r in rows.items()),
+    )
+
+
+def _points(row: Row) -> str:
+    """A difference in points with its interval."""
+    mean, low, high = (f"{100 * row[k]:+.1f}" for k in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
 
 
 def beyond(result: Row) -> str:

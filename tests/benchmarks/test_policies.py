@@ -91,7 +91,10 @@ def test_pooled_is_the_rate_of_all_episodes():
 
 
 def unit(task, seed, rates):
-    kinds = {kind: {"success": wilson(n, 100).to_dict()} for kind, n in rates.items()}
+    kinds = {
+        kind: {"success": wilson(n, 100).to_dict(), "outcomes": {str(i): i < n for i in range(100)}}
+        for kind, n in rates.items()
+    }
     return {"task": task, "seed": seed, "kinds": kinds}
 
 
@@ -126,6 +129,9 @@ def test_summary_pools_seeds_and_finds_the_horizon(tmp_path, monkeypatch):
     assert result["memory"]["count-once"]["lstm"] == wilson(120, 200).to_dict()
     assert [result["horizon"][h]["dp"]["rate"] for h in summary.HORIZONS] == [0.2, 0.1, 0.0]
     assert result["beyond"] == dict.fromkeys(KINDS, wilson(7, 100).to_dict())
+    against = result["against"]["lstm"]
+    assert (against["fixed"], against["broken"]) == (2 * (30 + 40 + 50) + 30, 0)
+    assert summary.against(result).splitlines()[4].startswith("| LSTM | +38.6 [")
     assert "beso" not in result
     table = summary.memory(result).splitlines()
     assert len(table) == 2 + 4
