@@ -162,8 +162,12 @@ def against(result: Row) -> str:
     rows = result.get("against", {})
     return _table(
         ("SEGA, against", "points", "only SEGA succeeds", "only the other", "p"),
-        ((names[k], _points(r), r["fixed"], r["broken"], f"{r['p_value']:.2g}") for k, r in rows.items()),
+        ((names[k], _points(r), r["fixed"], r["broken"], _chance(r["p_value"])) for k, r in rows.items()),
     )
+
+
+def _chance(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 def _points(row: Row) -> str:
