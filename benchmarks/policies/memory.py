@@ -34,7 +34,7 @@ from sim.tasks import MEMORY, find_task
 RESULTS = Path(__file__).parents[1] / "results" / "policies" / "memory"
 # On 41 to 43 a loss that helped to remember was seen to do harm.
 SEEDS = (44, 45, 46)
-# Where there is more to learn, all kinds make twice as many updates; on 44 to 46 half had been too few for the tour.
+# Where there is more to learn: twice as many updates for all. On 44 to 46 half was too little for the tour.
 LONGER = {"tour": (47, 48, 49), "errand": (47, 48, 49)}
 EPISODES = 100
 SEGA = PolicyConfig(memory="sega", steps=2000, batch_size=32)
