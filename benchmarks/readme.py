@@ -193,7 +193,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/policies.md": {
         name: _policies(getattr(policies, name))
         for name in (
-            *("memory", "against", "fewer", "beyond", "helped", "ablations"),
+            *("memory", "against", "fewer", "beyond", "ablations", "helped", "helped_ablations"),
             *("sampling", "delays", "steered", "language", "speed"),
         )
     },

@@ -42,8 +42,9 @@ def summed() -> dict[str, Any]:
     # With as many demonstrations and updates as on the tasks that are learned sooner.
     if fewer := _units("memory-fewer"):
         result["fewer"] = _rates(fewer)
-    if ablated := _ablated(units) or _ablated(helped):
-        result["ablations"] = ablated
+    for name, found in (("ablations", units), ("helped_ablations", helped)):
+        if ablated := _ablated(found):
+            result[name] = ablated
     if sampling := _part("sampling"):
         result["beso"] = sampling["tasks"]
         result["chunk_ms"] = {name: unit for name, unit in _times(sampling["units"].values()).items()}
@@ -183,12 +184,17 @@ def beyond(result: Row) -> str:
     return _table((*_MEMORIES, "episodes each"), rows)
 
 
-def ablations(result: Row) -> str:
+def ablations(result: Row, which: str = "ablations") -> str:
     """What SEGA is worth without a part of it."""
-    rows = result.get("ablations", {})
+    rows = result.get(which, {})
     head = ("SEGA", *(f"{task}, {len(r['seeds'])} seeds" for task, r in rows.items()))
     kinds = [k for k in next(iter(rows.values()), {}) if k != "seeds"]
     return _table(head, ((k, *(rate(r[k]) for r in rows.values())) for k in kinds))
+
+
+def helped_ablations(result: Row) -> str:
+    """The same where it was trained with a helper."""
+    return ablations(result, "helped_ablations")
 
 
 def helped(result: Row) -> str:

@@ -98,19 +98,21 @@ def unit(task, seed, rates):
     return {"task": task, "seed": seed, "kinds": kinds}
 
 
-def test_summary_shows_ablations_of_before_until_there_are_new_ones(tmp_path, monkeypatch):
+def test_summary_keeps_ablations_with_a_helper_apart(tmp_path, monkeypatch):
     rates = {"sega": 90, "lstm": 60, "dp": 20, "stacked": 50}
     monkeypatch.setattr(summary, "PARTS", tmp_path)
-    for folder, without in (("memory-helped", 70), ("memory", 80)):
+    folders = {"memory": (80, "ablations"), "memory-helped": (70, "helped_ablations")}
+    for folder, (without, _) in folders.items():
         (tmp_path / folder).mkdir()
         write_json(tmp_path / folder / "count-1.json", unit("count", 1, rates))
         write_json(tmp_path / folder / "count-2.json", unit("count", 2, rates | {"no gate": without}))
-        result = summary.summed()
-        assert result["ablations"]["count"]["no gate"] == wilson(without, 100).to_dict()
-        assert result["ablations"]["count"]["seeds"] == [2]
-        table = summary.ablations(result).splitlines()
+    result = summary.summed()
+    for without, name in folders.values():
+        assert result[name]["count"]["no gate"] == wilson(without, 100).to_dict()
+        assert result[name]["count"]["seeds"] == [2]
+        table = getattr(summary, name)(result).splitlines()
         assert [line.split(" |")[0] for line in table[2:]] == ["| sega", "| no gate"]
-        assert summary.helped(result).splitlines()[2].startswith("| count | 2 | 60.0% [")
+    assert summary.helped(result).splitlines()[2].startswith("| count | 2 | 60.0% [")
 
 
 def test_summary_pools_seeds_and_finds_the_horizon(tmp_path, monkeypatch):
